@@ -1,0 +1,126 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from isonas.cost import DType, MemoryModel
+from isonas.errors import BudgetError
+from isonas.hardware import Budget, boards, budget_of, parse_bytes, parse_count
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Size(click.ParamType[int]):
+    """Bytes, such as 320KiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes from what was typed."""
+        try:
+            return value if isinstance(value, int) else parse_bytes(str(value))
+        except BudgetError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Count(click.ParamType[int]):
+    """A count, such as 20M."""
+
+    name = "count"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The count that was typed."""
+        try:
+            return value if isinstance(value, int) else parse_count(str(value))
+        except BudgetError as error:
+            self.fail(str(error), param, ctx)
+
+
+BUDGET_OPTIONS = (
+    "board",
+    "max_memory",
+    "max_flash",
+    "max_params",
+    "max_madds",
+    "memory_model",
+    "dtype",
+)
+
+_BUDGET = (
+    click.option("--board", help="A board: its memory, flash, memory model and reserves."),
+    click.option("--max-memory", type=Size(), help="Peak activation memory, such as 256KiB."),
+    click.option("--max-flash", type=Size(), help="Bytes of the folded weights, such as 1MiB."),
+    click.option("--max-params", type=Count(), help="Parameters, such as 500k."),
+    click.option("--max-madds", type=Count(), help="Multiply-adds, such as 20M."),
+    click.option(
+        "--memory-model",
+        type=click.Choice([str(model) for model in MemoryModel]),
+        help="How peak activations are reckoned. Default: the board's, else litert.",
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice([str(dtype) for dtype in DType]),
+        help="Number format of weights and activations. Default: the board's, else int8.",
+    ),
+)
+_DEPLOYMENT = (
+    click.option("--input", "input_side", type=click.IntRange(1, 4096),
+                 help="Side of the deployment input in pixels. Default: the space's."),
+    click.option("--classes", type=click.IntRange(2, 1_000_000),
+                 help="Classes that costs are reckoned for. Default: the data's, else the space's."),
+)  # fmt: skip
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+cache_option = click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for decoded images. Default: the user's cache folder.",
+)
+
+
+def budget_options(command: F) -> F:
+    """Add --board, the limits, --memory-model and --dtype."""
+    return _add(command, _BUDGET)
+
+
+def deployment_options(command: F) -> F:
+    """Add --input and --classes."""
+    return _add(command, _DEPLOYMENT)
+
+
+def budget_from(options: dict[str, Any]) -> Budget:
+    """The budget that the budget options describe; raises BudgetError for an unknown board."""
+    model, dtype = options["memory_model"], options["dtype"]
+    return budget_of(
+        options["board"],
+        options["max_memory"],
+        options["max_flash"],
+        options["max_params"],
+        options["max_madds"],
+        MemoryModel(model) if model else None,
+        DType(dtype) if dtype else None,
+    )
+
+
+def explain_board(budget: Budget) -> str | None:
+    """What a board's promise rests on, None without a board."""
+    if budget.board is None:
+        return None
+    board = boards()[budget.board]
+    return (
+        f"{board.title}: {board.sram_bytes // 1024} KiB SRAM less {board.sram_reserve_bytes // 1024} KiB "
+        f"reserve, {board.flash_bytes // 1024} KiB flash less {board.flash_reserve_bytes // 1024} KiB; "
+        f"memory model {budget.memory_model}, {budget.dtype}. The fit is predicted, not measured on the "
+        "board."
+    )
+
+
+def _add(command: F, options: tuple[Callable[[F], F], ...]) -> F:
+    for option in reversed(options):
+        command = option(command)
+    return command

@@ -1,0 +1,335 @@
+"""`isonas search`."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from isonas.cli.options import (
+    BUDGET_OPTIONS,
+    Count,
+    budget_from,
+    budget_options,
+    cache_option,
+    deployment_options,
+    explain_board,
+    json_option,
+)
+from isonas.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from isonas.data.dataset import Dataset
+    from isonas.search.inputs import Inputs
+    from isonas.search.study import Study
+
+SAMPLERS = ("tpe", "nsga2", "random")
+CPU_EPOCH_IMAGES = 4000
+
+
+@click.command()
+@click.argument("space", default="quick")
+@click.option(
+    "--data",
+    default="clutter",
+    show_default=True,
+    help="Images: clutter, digits, synthetic or parquet:PATH.",
+)
+@budget_options
+@deployment_options
+@click.option(
+    "--objectives",
+    default="error,peak_bytes,madds",
+    show_default=True,
+    help="error and any of peak_bytes, madds, params.",
+)
+@click.option(
+    "--trials",
+    default=24,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Trials in all, those before a resume included.",
+)
+@click.option("--time-limit", help="Start no trial after this long, such as 90m, 2h or 600s.")
+@click.option("--epochs", default=4, show_default=True, type=click.IntRange(1), help="Epochs of a trial.")
+@click.option(
+    "--epoch-images",
+    type=Count(),
+    help="Training images an epoch takes. Default: 4,000 on a CPU, all on a GPU.",
+)
+@click.option(
+    "--batch-size",
+    default=32,
+    show_default=True,
+    type=click.IntRange(2),
+    help="Images of a training step.",
+)
+@click.option(
+    "--proxy-input",
+    type=click.IntRange(1),
+    help="Largest side in pixels that trials read. Default: the data's, the deployment's.",
+)
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 2**32 - 1),
+    help="Of the split, the sampler and the trainings.",
+)
+@click.option(
+    "--sampler",
+    default="tpe",
+    show_default=True,
+    type=click.Choice(SAMPLERS),
+    help="What proposes genomes.",
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    help="Where trials train.",
+)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads. Default: all usable cores.")
+@cache_option
+@click.option(
+    "--run",
+    "run",
+    type=click.Path(path_type=Path),
+    help="The run's folder. Default: runs/<space>-<data>-<n>.",
+)
+@click.option("--resume", is_flag=True, help="Go on with the run; changed inputs are refused.")
+@json_option
+@click.pass_context
+def search(ctx: click.Context, /, **options: Any) -> None:  # fmt: skip
+    """Search SPACE for the genomes that trade error against cost best.
+
+    Every genome of the space is costed exactly; those that break a limit are never trained. The others
+    are proposed one by one, trained briefly on small images, and logged. SPACE is the name of a shipped
+    space or the path of a YAML file. A killed search goes on with `isonas resume RUN`.
+
+    \b
+    Example:
+      isonas search
+      isonas search mcu --data parquet:imagenet64/ --board stm32f746 --trials 100
+    """
+    given = {name for name in options if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    limit = parse_seconds(options["time_limit"]) if options["time_limit"] else float("inf")
+    if options["resume"]:
+        run = options["run"] or _latest_run(options["space"], options["data"])
+        resume_run(run, options, given, limit)
+    else:
+        start_run(options, limit)
+
+
+def start_run(options: dict[str, Any], time_limit: float) -> None:
+    """Resolve the options of a new search, make its folder and search."""
+    from isonas.search.inputs import create_run, refuse_existing
+    from isonas.search.study import study_of
+
+    run = options["run"] or _next_run(options["space"], options["data"])
+    refuse_existing(run)
+    inputs, data = _new_inputs(options)
+    study = study_of(inputs)
+    create_run(run, inputs, study.reference)
+    _search(run, study, data, time_limit, options["as_json"])
+
+
+def resume_run(run: Path, options: dict[str, Any], given: set[str], time_limit: float) -> None:
+    """Go on with a run; options that were given must say what the run was started with."""
+    from isonas.data.sources import open_dataset
+    from isonas.search.inputs import changed, read_run, versions
+    from isonas.search.study import study_of
+
+    recorded, _, recorded_versions = read_run(run)
+    data = open_dataset(options["data"] if "data" in given else recorded.data, _cache(options))
+    inputs = _given_inputs(recorded, options, given, data)
+    if differing := changed(recorded, inputs):
+        raise RunError(
+            f"{run} was started with other inputs: {', '.join(differing)}; leave those out to go on with "
+            "it, or start a new run."
+        )
+    for name, version in versions().items():
+        if recorded_versions.get(name) != version:
+            click.echo(
+                f"isonas: {run} was started with {name} {recorded_versions.get(name)}, this is {version}; "
+                "trials may differ from an uninterrupted run's.",
+                err=True,
+            )
+    _search(run, study_of(inputs), data, time_limit, options["as_json"])
+
+
+def _new_inputs(options: dict[str, Any]) -> tuple[Inputs, Dataset]:
+    from isonas.data.sources import open_dataset
+    from isonas.objectives import parse_objectives
+    from isonas.search.inputs import Inputs
+    from isonas.space import load_space
+    from isonas.training.machine import probe_machine
+
+    space = load_space(options["space"])
+    budget = budget_from(options)
+    objectives = parse_objectives(options["objectives"])
+    data = open_dataset(options["data"], _cache(options))
+    machine = probe_machine(options["device"], options["threads"])
+    epoch_images = options["epoch_images"]
+    if epoch_images is None and machine.device == "cpu":
+        epoch_images = min(CPU_EPOCH_IMAGES, len(data.train))
+    inputs = Inputs(
+        space=space,
+        input=options["input_side"] or space.input,
+        classes=options["classes"] or data.classes,
+        budget=budget,
+        objectives=objectives,
+        sampler=options["sampler"],
+        seed=options["seed"],
+        data=data.source,
+        data_fingerprint=data.fingerprint,
+        data_side=data.train.side,
+        data_classes=data.classes,
+        epochs=options["epochs"],
+        epoch_images=epoch_images,
+        batch_size=options["batch_size"],
+        proxy_input=options["proxy_input"],
+        device=machine.device,
+        precision=machine.precision,
+        threads=machine.threads,
+        trials=options["trials"],
+    )
+    return inputs, data
+
+
+def _given_inputs(recorded: Inputs, options: dict[str, Any], given: set[str], data: Dataset) -> Inputs:
+    """The recorded inputs, with what was given on the command line, and the images, in their place."""
+    from isonas.objectives import parse_objectives
+    from isonas.space import load_space
+
+    alike = ("trials", "sampler", "seed", "epochs", "epoch_images", "batch_size", "proxy_input",
+             "threads", "classes")  # fmt: skip
+    over = {name: options[name] for name in alike if name in given}
+    if "space" in given:
+        over["space"] = load_space(options["space"])
+    if "input_side" in given:
+        over["input"] = options["input_side"]
+    if "objectives" in given:
+        over["objectives"] = parse_objectives(options["objectives"])
+    if given & set(BUDGET_OPTIONS):
+        over["budget"] = budget_from(options)
+    if "device" in given and options["device"] != "auto":
+        over["device"] = options["device"]
+    return replace(
+        recorded,
+        data=data.source,
+        data_fingerprint=data.fingerprint,
+        data_side=data.train.side,
+        data_classes=data.classes,
+        **over,
+    )
+
+
+def _search(run: Path, study: Study, data: Dataset, time_limit: float, as_json: bool) -> None:
+    from isonas.report.front import front_csv, front_document, read_front
+    from isonas.report.search import follow, print_front, print_next
+    from isonas.search.log import RUNNING, hold, read_trials, write_front
+    from isonas.search.study import search as run_study
+    from isonas.training.machine import Machine, require_device
+    from isonas.training.proxy import ProxyEvaluator
+    from isonas.training.recipe import Recipe
+
+    inputs = study.inputs
+    if (note := explain_board(inputs.budget)) is not None:
+        click.echo(note, err=True)
+    click.echo(
+        f"{len(study.feasible.columns):,} of {len(study.space.columns):,} genomes are feasible; searching "
+        f"in {run}",
+        err=True,
+    )
+    require_device(inputs.device)
+    _warn_of_high_resolution(study)
+    evaluate = ProxyEvaluator(
+        data,
+        Recipe(inputs.epochs, inputs.epoch_images, inputs.batch_size),
+        Machine(inputs.device, inputs.precision, inputs.threads),
+        largest_input=inputs.largest_proxy_input,
+        seed=inputs.seed,
+    )
+    deadline = time.monotonic() + time_limit
+    with hold(run) as set_aside:
+        for message in set_aside:
+            click.echo(f"isonas: {message}.", err=True)
+        done = [trial for trial in read_trials(run)[0] if trial.state != RUNNING]
+        try:
+            ending = run_study(study, run, evaluate, inputs.trials, deadline)
+            ended = follow(study, done, ending, inputs.trials)
+        except KeyboardInterrupt:
+            click.echo(
+                f"\nStopped; every finished trial is kept. Go on with: isonas resume {run}",
+                err=True,
+            )
+            raise
+        front = read_front([run])
+        write_front(run, front_csv(front))
+    if ended < inputs.trials:
+        why = "the time limit" if time.monotonic() >= deadline else "every feasible genome was trained"
+        click.echo(f"Ended after {ended} of {inputs.trials} trials: {why}.", err=True)
+    if as_json:
+        click.echo(json.dumps(front_document(front), indent=2))
+    else:
+        print_front(front)
+        print_next(run, front)
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds from `600`, `600s`, `90m` or `2h`; raises UsageError."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smh]?)", text.strip(), re.ASCII)
+    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if seconds <= 0:
+        raise UsageError(f"--time-limit {text!r} is not a time; give one like 600s, 90m or 2h.")
+    return seconds
+
+
+def _warn_of_high_resolution(study: Study) -> None:
+    highest = int(study.feasible.columns.internal_resolution.max())
+    side = min(study.inputs.data_side, study.inputs.largest_proxy_input)
+    if highest > side / 2 and study.inputs.input > study.inputs.data_side:
+        click.echo(
+            f"isonas: internal resolutions up to {highest} are more than half of the {side} pixels that "
+            "trials read, so the stem compresses little there and the gain of resolution is hidden; use "
+            "larger images, or a space with lower ones.",
+            err=True,
+        )
+
+
+def _cache(options: dict[str, Any]) -> Path:
+    from isonas.data.store import default_cache
+
+    return options["cache"] or default_cache()
+
+
+def _numbered_runs(space: str, data: str) -> tuple[str, dict[int, Path]]:
+    kind, _, path = data.partition(":")
+    name = Path(path).resolve().name.split(".")[0] if path else kind
+    stem = f"{Path(space).stem}-{re.sub(r'[^A-Za-z0-9_-]+', '-', name) or kind}"
+    found = {}
+    for folder in Path("runs").glob(f"{stem}-*"):
+        number = folder.name.removeprefix(f"{stem}-")
+        if number.isdecimal():
+            found[int(number)] = folder
+    return stem, found
+
+
+def _next_run(space: str, data: str) -> Path:
+    stem, found = _numbered_runs(space, data)
+    return Path("runs") / f"{stem}-{max(found, default=0) + 1}"
+
+
+def _latest_run(space: str, data: str) -> Path:
+    stem, found = _numbered_runs(space, data)
+    if not found:
+        raise RunError(f"no run runs/{stem}-… to resume; name one with --run DIR.")
+    return found[max(found)]

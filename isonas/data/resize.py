@@ -1,0 +1,44 @@
+"""Area-downsampling of whole images: each output pixel is the mean of the area it covers."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from isonas.data.dataset import Images, Pixels
+
+
+def downsample(images: Images, side: int) -> Images:
+    """The same images at `side` pixels; `side` is at most their own.
+
+    Nothing is cropped (the paper's smaller inputs are area-downsampled whole images, section 7.2).
+    """
+    if side == images.side:
+        return images
+    weights = area_weights(images.side, side)
+    pixels = np.empty((len(images), 3, side, side), np.uint8)
+    for start in range(0, len(images), _CHUNK):
+        chunk = images.pixels[start : start + _CHUNK].astype(np.float32)
+        mean = weights @ chunk @ weights.T
+        pixels[start : start + _CHUNK] = np.rint(mean)
+    return Images(pixels, images.labels)
+
+
+_CHUNK = 1024
+
+
+def area_weights(from_side: int, to_side: int) -> npt.NDArray[np.float32]:
+    """(to_side, from_side) shares with which input pixels cover each output pixel; rows sum to 1."""
+    edges = np.arange(to_side + 1) * (from_side / to_side)
+    left, right = edges[:-1, None], edges[1:, None]
+    pixel = np.arange(from_side)
+    overlap = np.clip(np.minimum(right, pixel + 1) - np.maximum(left, pixel), 0, None)
+    return (overlap / overlap.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def fit_square(image: Pixels, side: int) -> Pixels:
+    """An (H, W, 3) image as (side, side, 3), area-downsampled or stretched as a whole."""
+    height, width = image.shape[:2]
+    rows, columns = area_weights(height, side), area_weights(width, side)
+    fitted = np.einsum("ih,hwc,jw->ijc", rows, image.astype(np.float32), columns, optimize=True)
+    return np.rint(fitted).astype(np.uint8)

@@ -1,0 +1,29 @@
+"""From the text after `--data` to a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from isonas.data.clutter import clutter
+from isonas.data.dataset import Dataset
+from isonas.data.digits import digits
+from isonas.data.parquet import parquet
+from isonas.data.synthetic import synthetic
+from isonas.errors import UsageError
+
+EMBEDDED = {"clutter": clutter, "digits": digits, "synthetic": synthetic}
+SOURCES = (*EMBEDDED, "parquet:PATH")
+
+
+def open_dataset(source: str, cache: Path) -> Dataset:
+    """The data set that a source names; decoded images are kept in the `cache` folder.
+
+    Raises UsageError for an unknown source or a path that is not there, DataError for images that
+    cannot be read.
+    """
+    kind, colon, path = source.partition(":")
+    if not colon and kind in EMBEDDED:
+        return EMBEDDED[kind]()
+    if kind == "parquet" and path:
+        return parquet(path, cache)
+    raise UsageError(f"--data {source!r} is unknown; give {', '.join(SOURCES)}.")

@@ -1,0 +1,1 @@
+"""Genomes as PyTorch networks."""

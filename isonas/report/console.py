@@ -1,0 +1,15 @@
+"""Where tables and messages are printed."""
+
+from __future__ import annotations
+
+import shutil
+
+from rich.console import Console
+
+_WIDEST_TABLE = 132
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that never cuts a table: a narrow terminal wraps its lines instead."""
+    width = max(shutil.get_terminal_size().columns, _WIDEST_TABLE)
+    return Console(stderr=stderr, soft_wrap=True, highlight=False, width=width)

@@ -1,0 +1,139 @@
+"""The front of one or more runs: as a document, as a table, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from isonas.errors import RunError
+from isonas.hardware import format_bytes
+from isonas.objectives import Reference, front_of
+from isonas.search.inputs import Inputs, read_run
+from isonas.search.log import COMPLETE, Trial, read_trials
+
+COLUMNS = ("genome", "error", "error_se", "peak_bytes", "madds", "params", "weight_bytes", "trial")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A trial on the front and the run it is from."""
+
+    run: Path
+    trial: Trial
+
+
+@dataclass(frozen=True)
+class Front:
+    """The non-dominated complete trials of runs, lowest error first, and their hypervolume."""
+
+    inputs: Inputs
+    reference: Reference
+    members: tuple[Member, ...]
+    hypervolume: float
+    unreadable: tuple[str, ...]
+
+
+def read_front(runs: Sequence[Path]) -> Front:
+    """The common front of runs, in the first one's reference box.
+
+    Raises RunError where a folder is no run, or where runs are not comparable.
+    """
+    inputs, reference, _ = read_run(runs[0])
+    members: list[Member] = []
+    unreadable: list[str] = []
+    for run in runs:
+        other = read_run(run)[0]
+        for key in ("objectives", "input", "classes", "data_fingerprint"):
+            if getattr(other, key) != getattr(inputs, key):
+                raise RunError(
+                    f"{run} and {runs[0]} differ in {key}, so they have no common front; ask for each."
+                )
+        for key in ("memory_model", "dtype"):
+            if getattr(other.budget, key) != getattr(inputs.budget, key):
+                raise RunError(
+                    f"{run} and {runs[0]} differ in {key}, so they have no common front; ask for each."
+                )
+        trials, torn = read_trials(run)
+        unreadable += torn
+        members += [Member(run, trial) for trial in trials if trial.state == COMPLETE]
+    by_trial = {id(member.trial): member for member in members}
+    on_front = front_of([member.trial for member in members], reference.objectives)
+    return Front(
+        inputs,
+        reference,
+        tuple(by_trial[id(trial)] for trial in on_front),
+        reference.hypervolume(on_front),
+        tuple(unreadable),
+    )
+
+
+def front_document(front: Front) -> dict[str, Any]:
+    """The front as plain data: what `--json` prints."""
+    several = len({member.run for member in front.members}) > 1
+    rows = [
+        {**_row(member.trial), **({"run": str(member.run)} if several else {})} for member in front.members
+    ]
+    return {
+        "objectives": list(front.reference.objectives),
+        "reference": dict(zip(front.reference.objectives, front.reference.point, strict=True)),
+        "ideal": dict(zip(front.reference.objectives, front.reference.ideal, strict=True)),
+        "hypervolume": front.hypervolume,
+        "memory_model": str(front.inputs.budget.memory_model),
+        "dtype": str(front.inputs.budget.dtype),
+        "front": rows,
+    }
+
+
+def front_csv(front: Front) -> str:
+    """The front as CSV, with a header."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_row(member.trial) for member in front.members)
+    return text.getvalue()
+
+
+def front_table(front: Front) -> Table:
+    """The front for people; the memory model and dtype stand in the column's title."""
+    budget = front.inputs.budget
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in (
+        "genome",
+        "error",
+        "± se",
+        f"peak ({budget.memory_model}, {budget.dtype})",
+        "MAdds",
+    ):
+        table.add_column(title, justify="left" if title == "genome" else "right", no_wrap=True)
+    for title in ("params", "weights", "trial"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for member in front.members:
+        trial = member.trial
+        table.add_row(
+            str(trial.genome),
+            f"{trial.error:.3f}",
+            f"{trial.error_se:.3f}",
+            format_bytes(trial.peak_bytes),
+            format_count(trial.madds),
+            format_count(trial.params),
+            format_bytes(trial.weight_bytes),
+            str(trial.number),
+        )
+    return table
+
+
+def format_count(count: int) -> str:
+    """A count in thousands or millions, for people."""
+    return f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count / 1e3:.1f} k"
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    values = {name: getattr(trial, name) for name in COLUMNS if name not in ("genome", "trial")}
+    row = {"genome": str(trial.genome), **values, "trial": trial.number}
+    return {name: row[name] for name in COLUMNS}

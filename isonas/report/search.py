@@ -1,0 +1,87 @@
+"""What a search shows while it runs and when it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from isonas.hardware import format_bytes
+from isonas.objectives import front_of
+from isonas.report.console import console
+from isonas.report.front import Front, format_count, front_table
+from isonas.search.log import COMPLETE, FAILED, Trial
+from isonas.search.study import Study
+
+
+def follow(study: Study, done: Iterable[Trial], ending: Iterable[Trial], total: int) -> int:
+    """Draw a progress bar and a line a trial on the standard error while trials end; returns how many
+    have ended in all."""
+    trials = list(done)
+    columns = (
+        TextColumn("{task.completed}/{task.total} trials"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[standing]}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+        task = progress.add_task(
+            "", total=total, completed=len(trials), standing=_standing(study, trials), left=""
+        )
+        start, before = time.monotonic(), len(trials)
+        for trial in ending:
+            trials.append(trial)
+            each = (time.monotonic() - start) / (len(trials) - before)
+            left = f"{each * (total - len(trials)) / 60:.0f} min left"
+            progress.update(task, completed=len(trials), standing=_standing(study, trials), left=left)
+            progress.console.print(_line(study, trial, trials))
+    return len(trials)
+
+
+def print_front(front: Front) -> None:
+    """The front as a table, on the standard output."""
+    out = console()
+    if not front.members:
+        out.print("The front is empty: no trial is complete yet.")
+        return
+    out.print(front_table(front))
+    axes = ", ".join(front.reference.objectives)
+    out.print(f"\n{len(front.members)} on the front; hypervolume {front.hypervolume:.4f} of ({axes}).")
+
+
+def print_next(run: Path, front: Front) -> None:
+    """The commands to type after a search."""
+    if not front.members:
+        return
+    best = front.members[0].trial
+    console(stderr=True).print(
+        f"\nNext:\n"
+        f"  isonas export {run} --select best     the network of trial {best.number} as files\n"
+        f"  isonas front {run} --json             the front for programs\n"
+        f"  isonas resume {run} --trials N        search on, to N trials in all"
+    )
+
+
+def _standing(study: Study, trials: list[Trial]) -> str:
+    complete = [trial for trial in trials if trial.state == COMPLETE]
+    if not complete:
+        return "no front yet"
+    front = front_of(complete, study.reference.objectives)
+    return (
+        f"front {len(front)} · hypervolume {study.reference.hypervolume(front):.3f} · "
+        f"best error {front[0].error:.3f}"
+    )
+
+
+def _line(study: Study, trial: Trial, trials: list[Trial]) -> str:
+    if trial.state == FAILED:
+        return f"{trial.number:4d}  {trial.genome}  failed: {trial.reason}"
+    complete = [one for one in trials if one.state == COMPLETE]
+    mark = "●" if trial in front_of(complete, study.reference.objectives) else " "
+    return (
+        f"{trial.number:4d} {mark} {trial.genome}  error {trial.error:.3f} ± {trial.error_se:.3f}  "
+        f"{format_bytes(trial.peak_bytes)}  {format_count(trial.madds)} MAdds  {trial.train_seconds:.0f} s"
+    )

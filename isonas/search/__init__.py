@@ -1,0 +1,1 @@
+"""Search: propose a genome, train it, log it, again."""

@@ -1,0 +1,171 @@
+"""Everything that decides a search's result, as `study.yaml` records it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import isonas
+from isonas.atomic import write_atomically
+from isonas.cost import DType, MemoryModel
+from isonas.errors import IsonasError, LogError, RunError
+from isonas.hardware import Budget, Overhead
+from isonas.objectives import Reference
+from isonas.space import SearchSpace, parse_space, space_document
+
+STUDY_FILE = "study.yaml"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The resolved inputs of a search; equal inputs on equal machines give equal trials.
+
+    `input` (pixels, in place of the space's) and `classes` are what costs are reckoned for. `data_*` describe the images,
+    `data_classes` may differ from `classes`. `proxy_input` limits the proxy's side in pixels, None for
+    no limit; `epoch_images` None means all. `trials` is the total to reach, which may change.
+    """
+
+    space: SearchSpace
+    input: int
+    classes: int
+    budget: Budget
+    objectives: tuple[str, ...]
+    sampler: str
+    seed: int
+    data: str
+    data_fingerprint: str
+    data_side: int
+    data_classes: int
+    epochs: int
+    epoch_images: int | None
+    batch_size: int
+    proxy_input: int | None
+    device: str
+    precision: str
+    threads: int
+    trials: int
+
+    @property
+    def largest_proxy_input(self) -> int:
+        """The side in pixels that no proxy's input exceeds."""
+        return min(self.input, self.proxy_input or self.input)
+
+
+MAY_CHANGE = ("trials", "data")
+"""Inputs that a resumed run may be given anew: its length, and where the same images lie."""
+
+
+def create_run(run: Path, inputs: Inputs, reference: Reference) -> None:
+    """Make a run's folder with its `study.yaml`.
+
+    Raises RunError where the folder holds anything already, LogError where it cannot be written.
+    """
+    refuse_existing(run)
+    document = {
+        "version": _VERSION,
+        "inputs": _document(inputs),
+        "reference": {
+            "objectives": list(reference.objectives),
+            "ideal": list(reference.ideal),
+            "point": list(reference.point),
+        },
+        "versions": versions(),
+    }
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode()
+    try:
+        for folder in (run / "trials", run / "weights"):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(run / STUDY_FILE, lambda stream: stream.write(text))
+    except OSError as error:
+        raise LogError(
+            f"{run} cannot be written ({error.strerror}); give another folder with --run DIR."
+        ) from None
+
+
+def refuse_existing(run: Path) -> None:
+    """Raise RunError where the folder of a new run holds anything already."""
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise RunError(f"{run} exists; go on with it by --resume, or give another folder with --run DIR.")
+
+
+def read_run(run: Path) -> tuple[Inputs, Reference, dict[str, str]]:
+    """The inputs of a run, its reference box, and the versions it was started with.
+
+    Raises RunError where there is no run, LogError where its `study.yaml` cannot be used.
+    """
+    path = run / STUDY_FILE
+    if not path.is_file():
+        raise RunError(f"{run} is no run: it has no {STUDY_FILE}; give the folder of a search.")
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if document["version"] > _VERSION:
+            raise LogError(
+                f"{path} is of version {document['version']}, this isonas reads up to {_VERSION}; use "
+                "the isonas that wrote it."
+            )
+        box = document["reference"]
+        reference = Reference(tuple(box["objectives"]), tuple(box["ideal"]), tuple(box["point"]))
+        return _inputs(document["inputs"]), reference, dict(document["versions"])
+    except LogError:
+        raise
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, IsonasError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise LogError(f"{path} cannot be read ({reason}); restore the file.") from None
+
+
+def changed(recorded: Inputs, given: Inputs) -> list[str]:
+    """The keys in which two inputs differ, but for those that may; nested ones with dots."""
+    old, new = _flat(_document(recorded)), _flat(_document(given))
+    keys = [*old, *(key for key in new if key not in old)]
+    return [key for key in keys if key not in MAY_CHANGE and old.get(key) != new.get(key)]
+
+
+def versions() -> dict[str, str]:
+    """Versions of isonas and of the libraries that decide a search's numbers."""
+    libraries = ("torch", "optuna", "numpy", "scikit-learn", "pillow")
+    found = {name: importlib.metadata.version(name) for name in libraries}
+    return {"isonas": isonas.__version__, **found}
+
+
+def _document(inputs: Inputs) -> dict[str, Any]:
+    plain = {field.name: getattr(inputs, field.name) for field in fields(Inputs)}
+    budget = asdict(inputs.budget)
+    for name in ("memory_model", "dtype"):
+        budget[name] = str(budget[name])
+    return {
+        **plain,
+        "space": space_document(inputs.space),
+        "budget": budget,
+        "objectives": list(inputs.objectives),
+    }
+
+
+def _inputs(document: dict[str, Any]) -> Inputs:
+    budget = dict(document["budget"])
+    budget["memory_model"] = MemoryModel(budget["memory_model"])
+    budget["dtype"] = DType(budget["dtype"])
+    for name in ("arena", "file"):
+        budget[name] = Overhead(**budget[name])
+    return Inputs(
+        **{
+            **document,
+            "space": parse_space(document["space"], ""),
+            "budget": Budget(**budget),
+            "objectives": tuple(document["objectives"]),
+        }
+    )
+
+
+def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

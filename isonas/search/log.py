@@ -1,0 +1,249 @@
+"""The log of a study: one Parquet file a trial, which is all the state a search has.
+
+`trials/<number>.parquet` is written with state `running` before a trial is dispatched and replaced
+when it ends; now and then the finished ones are merged into `trials.parquet`. Every file appears whole
+(temporary name, fsync, rename, fsync of the folder), so a kill at any instant loses at most what was
+in flight. A file that cannot be read is renamed to `….torn` and named to the user.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from isonas.atomic import PART_SUFFIX, write_atomically
+from isonas.errors import GenomeError, LogError
+from isonas.genome import GENES, Genome, parse_genome
+
+SCHEMA_VERSION = 1
+COMPACT_AFTER = 200
+
+RUNNING, COMPLETE, STOPPED, FAILED = "running", "complete", "stopped", "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One genome as asked, trained and scored.
+
+    Costs are under the study's convention (batch 1, `peak_bytes` with the image); `error` is 1 − top-1
+    on the validation images, `error_se` its standard error, `loss` the last epoch's training loss.
+    `proxy_input` is in pixels, `proxy_k` the stem's block size there. `reason` says why a trial failed;
+    `optuna_state` is what the sampler noted, as JSON. `started_at` and `finished_at` are ISO 8601, UTC.
+    """
+
+    number: int
+    state: str
+    genome: Genome
+    params: int
+    madds: int
+    peak_bytes: int
+    weight_bytes: int
+    proxy_input: int
+    proxy_k: int
+    seed: int
+    started_at: str
+    worker: str = ""
+    optuna_state: str = "{}"
+    error: float | None = None
+    error_se: float | None = None
+    loss: float | None = None
+    curve_epochs: tuple[int, ...] = ()
+    curve_error: tuple[float, ...] = ()
+    epochs: int = 0
+    train_seconds: float | None = None
+    reason: str | None = None
+    finished_at: str | None = None
+    schema_version: int = SCHEMA_VERSION
+
+
+SCHEMA = pa.schema(
+    [
+        ("schema_version", pa.int32()),
+        ("number", pa.int64()),
+        ("state", pa.string()),
+        ("genome", pa.string()),
+        ("depth", pa.int64()),
+        ("channels", pa.int64()),
+        ("internal_resolution", pa.int64()),
+        ("expansion", pa.int64()),
+        ("se_ratio", pa.float64()),
+        ("stem", pa.string()),
+        ("kernel_size", pa.int64()),
+        ("head_multiple", pa.int64()),
+        ("head_features", pa.int64()),
+        ("shared", pa.bool_()),
+        ("params", pa.int64()),
+        ("madds", pa.int64()),
+        ("peak_bytes", pa.int64()),
+        ("weight_bytes", pa.int64()),
+        ("error", pa.float64()),
+        ("error_se", pa.float64()),
+        ("loss", pa.float64()),
+        ("curve_epochs", pa.list_(pa.int64())),
+        ("curve_error", pa.list_(pa.float64())),
+        ("epochs", pa.int64()),
+        ("train_seconds", pa.float64()),
+        ("proxy_input", pa.int64()),
+        ("proxy_k", pa.int64()),
+        ("seed", pa.int64()),
+        ("worker", pa.string()),
+        ("reason", pa.string()),
+        ("started_at", pa.string()),
+        ("finished_at", pa.string()),
+        ("optuna_state", pa.string()),
+    ]
+)
+
+_UNREADABLE = (OSError, ValueError, TypeError, pa.ArrowException, GenomeError)
+_STATES = (RUNNING, COMPLETE, STOPPED, FAILED)
+
+
+def write_trial(run: Path, trial: Trial) -> None:
+    """Log a trial, in place of what was logged under its number; the caller holds the run."""
+    _write_table(run / "trials" / f"{trial.number}.parquet", [trial])
+
+
+def read_trials(run: Path) -> tuple[list[Trial], list[str]]:
+    """Every logged trial by number, and a sentence for each file that cannot be read.
+
+    Of several rows of one number a finished one counts. Raises LogError for a log of a newer version.
+    """
+    found: dict[int, Trial] = {}
+    unreadable: list[str] = []
+    # Parts before the merged file: what a compaction removes meanwhile is in the file by then.
+    for path in (*_parts(run), run / "trials.parquet"):
+        try:
+            trials = _read_table(path)
+        except FileNotFoundError:
+            continue
+        except _UNREADABLE as error:
+            reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+            unreadable.append(f"{path} is no readable part of the log ({reason})")
+            continue
+        for trial in trials:
+            if trial.number not in found or found[trial.number].state == RUNNING:
+                found[trial.number] = trial
+    return [found[number] for number in sorted(found)], unreadable
+
+
+@contextmanager
+def hold(run: Path) -> Iterator[list[str]]:
+    """Hold a run for writing; yields what was set aside, one sentence a file.
+
+    Raises LogError where another process holds it, naming that process.
+    """
+    holder = run / "lock.holder"
+    lock = filelock.FileLock(run / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        with suppress(OSError):
+            who = holder.read_text(encoding="utf-8")
+            raise LogError(f"{run} is being written by {who}; wait for it, or end it.") from None
+        raise LogError(f"{run} is being written by another process.") from None
+    except OSError as error:
+        raise LogError(f"{run} cannot be written: {error.strerror}.") from None
+    try:
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        yield _set_aside(run)
+    finally:
+        lock.release()
+
+
+def compact(run: Path, *, after: int = COMPACT_AFTER) -> None:
+    """Merge the finished parts into `trials.parquet` once there are `after` of them.
+
+    The caller holds the run. A crash between the merged file and the removal of its parts leaves rows
+    twice, which readers expect.
+    """
+    parts = _parts(run)
+    if len(parts) < after:
+        return
+    trials, _ = read_trials(run)
+    finished = [trial for trial in trials if trial.state != RUNNING]
+    _write_table(run / "trials.parquet", finished)
+    merged = {trial.number for trial in finished}
+    for part in parts:
+        if int(part.stem) in merged:
+            part.unlink()
+
+
+def write_front(run: Path, text: str) -> None:
+    """Write `front.csv`, which the log can always give again; the caller holds the run."""
+    try:
+        write_atomically(run / "front.csv", lambda stream: stream.write(text.encode()))
+    except OSError as error:
+        raise LogError(f"{run / 'front.csv'} cannot be written ({error.strerror}).") from None
+
+
+def _parts(run: Path) -> list[Path]:
+    parts = (run / "trials").glob("*.parquet")
+    return sorted((part for part in parts if part.stem.isdecimal()), key=lambda part: int(part.stem))
+
+
+def _set_aside(run: Path) -> list[str]:
+    for leftover in (*run.glob(f".*{PART_SUFFIX}"), *(run / "trials").glob(f".*{PART_SUFFIX}")):
+        leftover.unlink(missing_ok=True)
+    messages = []
+    for path in (*_parts(run), run / "trials.parquet"):
+        try:
+            _read_table(path)
+        except FileNotFoundError:
+            continue
+        except _UNREADABLE:
+            path.rename(path.with_name(path.name + ".torn"))
+            messages.append(
+                f"{path} could not be read and is now {path.name}.torn; its trials are done again"
+            )
+    return messages
+
+
+def _write_table(path: Path, trials: list[Trial]) -> None:
+    table = pa.Table.from_pylist([_row(trial) for trial in trials], schema=SCHEMA)
+    try:
+        write_atomically(path, lambda stream: pq.write_table(table, stream))
+    except OSError as error:
+        run = path.parent.parent if path.parent.name == "trials" else path.parent
+        raise LogError(
+            f"{path} cannot be written ({error.strerror}); the trials before it are safe, so mend that "
+            f"and continue with: isonas resume {run}"
+        ) from None
+
+
+def _read_table(path: Path) -> list[Trial]:
+    table = pq.read_table(path, partitioning=None)
+    missing = [name for name in SCHEMA.names if name not in table.column_names]
+    if missing:
+        raise ValueError(f"column {missing[0]} is missing")
+    rows = table.select(SCHEMA.names).to_pylist()
+    newest = max((row["schema_version"] for row in rows), default=SCHEMA_VERSION)
+    if newest > SCHEMA_VERSION:
+        raise LogError(
+            f"{path} is of log version {newest}, this isonas reads up to {SCHEMA_VERSION}; use the "
+            "isonas that wrote it."
+        )
+    return [_trial(row) for row in rows]
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    row = {name: value for name, value in vars(trial).items() if name != "genome"}
+    genes = {**asdict(trial.genome), "se_ratio": float(trial.genome.se_ratio)}
+    return {**row, **genes, "stem": str(trial.genome.stem), "genome": str(trial.genome)}
+
+
+def _trial(row: dict[str, Any]) -> Trial:
+    if row["state"] not in _STATES:
+        raise ValueError(f"state {row['state']!r} is unknown")
+    values = {name: value for name, value in row.items() if name not in GENES}
+    for name in ("curve_epochs", "curve_error"):
+        values[name] = tuple(values[name] or ())
+    return Trial(**{**values, "genome": parse_genome(row["genome"])})

@@ -1,0 +1,49 @@
+"""Proxy weights of front members: `weights/<number>.safetensors` in a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from isonas.atomic import write_atomically
+from isonas.errors import LogError
+from isonas.evaluation import TrainingState
+
+
+def weights_path(run: Path, number: int) -> Path:
+    """Where the weights of a trial lie, if they are kept."""
+    return run / "weights" / f"{number}.safetensors"
+
+
+def keep_weights(run: Path, front: set[int], number: int, state: TrainingState | None) -> None:
+    """Save trial `number`'s weights if it is on the front; drop those no longer on it.
+
+    Raises LogError where the folder cannot be written.
+    """
+    try:
+        if number in front and state is not None:
+            content = save(dict(state.weights()))
+            write_atomically(weights_path(run, number), lambda stream: stream.write(content))
+        for path in (run / "weights").glob("*.safetensors"):
+            if path.stem.isdecimal() and int(path.stem) not in front:
+                path.unlink()
+    except OSError as error:
+        raise LogError(
+            f"{run / 'weights'} cannot be written ({error.strerror}); the trials are safe, so mend that "
+            f"and continue with: isonas resume {run}"
+        ) from None
+
+
+def load_weights(run: Path, number: int) -> dict[str, npt.NDArray[Any]] | None:
+    """The weights of a trial, None where none are kept; raises LogError where they are unreadable."""
+    path = weights_path(run, number)
+    if not path.exists():
+        return None
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise LogError(f"{path} cannot be read ({error}); remove it and train again.") from None

@@ -1,0 +1,1 @@
+"""Training networks: one loop, the proxy on top of it."""

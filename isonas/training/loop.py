@@ -1,0 +1,157 @@
+"""The one training loop: forward, backward, step, and a validation after every epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from isonas.data.augment import augment, normalise
+from isonas.errors import TrainingError
+from isonas.evaluation import EpochResult
+from isonas.training.machine import Machine
+from isonas.training.recipe import Recipe
+
+_VALIDATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Examples:
+    """uint8 images (N, 3, S, S) and labels (N,) on the device they are trained on."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network and its optimizer after an epoch, on the CPU; a `TrainingState`."""
+
+    network: dict[str, Tensor]
+    optimizer: dict[str, Any]
+
+    def weights(self) -> dict[str, npt.NDArray[Any]]:
+        """The network's parameters and buffers by name."""
+        return {name: tensor.numpy() for name, tensor in self.network.items()}
+
+
+def train(
+    network: nn.Module,
+    training: Examples,
+    validation: Examples,
+    recipe: Recipe,
+    machine: Machine,
+    *,
+    mirror: bool,
+    seed: int,
+    from_epoch: int = 0,
+    to_epoch: int | None = None,
+    optimizer_state: dict[str, Any] | None = None,
+) -> Iterator[tuple[EpochResult, Checkpoint]]:
+    """Train in place, yielding each epoch's result and the state after it.
+
+    Epochs draw their random numbers from (seed, epoch), so training on from a checkpoint is the same
+    as never having stopped. Raises TrainingError where the loss is no longer a number.
+    """
+    optimizer = _optimizer(network, recipe)
+    if optimizer_state is not None:
+        optimizer.load_state_dict(optimizer_state)
+    for epoch in range(from_epoch, recipe.epochs if to_epoch is None else to_epoch):
+        loss = _epoch(network, optimizer, training, recipe, machine, mirror, seed, epoch)
+        if not math.isfinite(loss):
+            raise TrainingError(f"the loss became {loss} in epoch {epoch + 1}")
+        error = validation_error(network, validation, machine)
+        error_se = math.sqrt(error * (1 - error) / len(validation))
+        yield EpochResult(epoch + 1, error, error_se, loss), _checkpoint(network, optimizer)
+
+
+def _epoch(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    training: Examples,
+    recipe: Recipe,
+    machine: Machine,
+    mirror: bool,
+    seed: int,
+    epoch: int,
+) -> float:
+    generator = _generator(seed, epoch)
+    count = recipe.epoch_images or len(training)
+    order = _order(len(training), epoch * count, count, seed).to(training.labels.device)
+    size = min(recipe.batch_size, count)
+    steps = count // size
+    total = torch.zeros((), device=training.labels.device)
+    network.train()
+    for step in range(steps):
+        rate = recipe.rate((epoch * steps + step + 1) / (recipe.epochs * steps))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        chosen = order[step * size : (step + 1) * size]
+        batch = augment(training.pixels[chosen], mirror=mirror, generator=generator)
+        with machine.autocast():
+            logits = network(normalise(batch))
+        loss = functional.cross_entropy(
+            logits.float(), training.labels[chosen], label_smoothing=recipe.label_smoothing
+        )
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        total += loss.detach()
+    return float(total) / steps
+
+
+def _order(images: int, start: int, count: int, seed: int) -> Tensor:
+    """Places start to start + count of an endless row of shuffled passes over all images."""
+    passes = range(start // images, (start + count - 1) // images + 1)
+    shuffled = [torch.randperm(images, generator=_generator(seed, -1 - number)) for number in passes]
+    first = start - passes[0] * images
+    return torch.cat(shuffled)[first : first + count]
+
+
+def _generator(seed: int, stream: int) -> torch.Generator:
+    # Epochs are streams from 0 up, passes over the images from -1 down.
+    state = np.random.SeedSequence((seed, abs(stream), int(stream < 0))).generate_state(1)[0]
+    return torch.Generator().manual_seed(int(state))
+
+
+@torch.no_grad()
+def validation_error(network: nn.Module, images: Examples, machine: Machine) -> float:
+    """1 − top-1 of a network in evaluation mode, on images as they are."""
+    network.eval()
+    wrong = 0
+    for start in range(0, len(images), _VALIDATION_BATCH):
+        end = start + _VALIDATION_BATCH
+        with machine.autocast():
+            logits = network(normalise(images.pixels[start:end]))
+        wrong += int((logits.argmax(1) != images.labels[start:end]).sum())
+    return wrong / len(images)
+
+
+def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    parameters = list(network.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=True, foreach=True)
+
+
+def _checkpoint(network: nn.Module, optimizer: torch.optim.Optimizer) -> Checkpoint:
+    def copied(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.detach().to("cpu", copy=True).contiguous()
+        if isinstance(value, dict):
+            return {key: copied(item) for key, item in value.items()}
+        return [copied(item) for item in value] if isinstance(value, list) else value
+
+    return Checkpoint(copied(dict(network.state_dict())), copied(optimizer.state_dict()))

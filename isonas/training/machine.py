@@ -1,0 +1,71 @@
+"""Where and in which number format networks are trained."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from isonas.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`device` is "cpu" or "cuda", `precision` "bf16" (mixed) or "fp32", `threads` the CPU threads."""
+
+    device: str
+    precision: str
+    threads: int
+
+    def autocast(self) -> torch.autocast:
+        """The context in which a network computes."""
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
+
+    @contextmanager
+    def threads_set(self) -> Iterator[None]:
+        """PyTorch held to this machine's threads, and set back afterwards."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def probe_machine(device: str = "auto", threads: int | None = None) -> Machine:
+    """The machine to train on, its precision measured; `threads` defaults to the usable cores.
+
+    Raises UsageError where `device` is "cuda" and there is none.
+    """
+    require_device(device)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    threads = threads or len(os.sched_getaffinity(0))
+    unprobed = Machine(device, "fp32", threads)
+    with unprobed.threads_set():
+        fast = torch.cuda.is_bf16_supported() if device == "cuda" else _bf16_pays()
+    return Machine(device, "bf16" if fast else "fp32", threads)
+
+
+def require_device(device: str) -> None:
+    """Raise UsageError where `device` is "cuda" and none is usable."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("no CUDA device is usable here; give --device cpu, or auto for a new run.")
+
+
+def _bf16_pays() -> bool:
+    """Whether a bf16 matrix product takes less than two thirds of an fp32 one's time."""
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(512, 512, dtype=dtype)
+        runs = []
+        for _ in range(7):
+            start = time.perf_counter()
+            matrix @ matrix
+            runs.append(time.perf_counter() - start)
+        seconds[dtype] = min(runs)
+    return seconds[torch.bfloat16] < seconds[torch.float32] * 2 / 3
