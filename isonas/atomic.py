@@ -23,8 +23,9 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
+        part = Path(name)
+        part.chmod(0o666 & ~_umask())
+        part.replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

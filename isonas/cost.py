@@ -131,8 +131,8 @@ def _dimensions(columns: Columns, at: Deployment) -> _Dimensions:
 def weights(columns: Columns, at: Deployment) -> Ints:
     """Weights of convolutions and FCs, without biases and batch norm."""
     d = _dimensions(columns, at)
-    block = 2 * d.E * d.c + d.q**2 * d.E + 2 * d.E * d.s
-    head = d.c * d.h + np.where(d.fc == 1, d.h * d.H + d.H * d.N, d.h * d.N)
+    block: Ints = 2 * d.E * d.c + d.q * d.q * d.E + 2 * d.E * d.s
+    head: Ints = d.c * d.h + np.where(d.fc == 1, d.h * d.H + d.H * d.N, d.h * d.N)
     return d.stem_weights + d.own_blocks * block + head
 
 
@@ -140,7 +140,8 @@ def params(columns: Columns, at: Deployment) -> Ints:
     """Parameters as trained: weights, biases, and γ and β of every batch norm."""
     d = _dimensions(columns, at)
     block = d.s + d.se * d.E + 2 * (2 * d.E + d.c)
-    return weights(columns, at) + 2 * d.c + d.own_blocks * block + 2 * d.h + d.H + d.N
+    total: Ints = weights(columns, at) + 2 * d.c + d.own_blocks * block + 2 * d.h + d.H + d.N
+    return total
 
 
 def biases(columns: Columns, at: Deployment) -> Ints:
@@ -158,7 +159,7 @@ def weight_bytes(columns: Columns, at: Deployment, dtype: DType) -> Ints:
 def madds(columns: Columns, at: Deployment) -> Ints:
     """Multiply-adds of convolutions and FCs, the SE's included; all else counts 0."""
     d = _dimensions(columns, at)
-    block = (2 * d.E * d.c + d.q**2 * d.E) * d.D + 2 * d.E * d.s
+    block = (2 * d.E * d.c + d.q * d.q * d.E) * d.D + 2 * d.E * d.s
     head = d.c * d.h * d.D + np.where(d.fc == 1, d.h * d.H + d.H * d.N, d.h * d.N)
     return d.stem_weights * d.D + d.blocks * block + head
 
@@ -204,18 +205,19 @@ def chunked_activations(columns: Columns, at: Deployment, chunks: int, *, with_i
     """
     d = _dimensions(columns, at)
     entry = _entry(d, np.zeros_like(d.c)) if with_input else np.zeros_like(d.c)
-    width = -(-d.E // chunks)
+    width = -(-d.E // np.int64(chunks))
     cD = d.c * d.D
-    block = np.maximum(2 * cD + 2 * width * d.D, 4 * cD)
-    head = cD + 2 * np.minimum(width, d.h) * d.D + d.h
+    block: Ints = np.maximum(2 * cD + 2 * width * d.D, 4 * cD)
+    head: Ints = cD + 2 * np.minimum(width, d.h) * d.D + d.h
     return _largest(entry, block, head, 2 * d.H, _vectors(d))
 
 
 def _entry(d: _Dimensions, pinned: Ints) -> Ints:
     # The image and what upsampling or pooling makes of it; then that (or the image) and the stem's
     # first bottleneck-wide tensor.
-    read = np.where(d.before > 0, d.before + pinned, d.image)
-    return np.maximum(d.image + d.before, read + d.c * d.D)
+    read: Ints = np.where(d.before > 0, d.before + pinned, d.image)
+    entry: Ints = np.maximum(d.image + d.before, read + d.c * d.D)
+    return entry
 
 
 def _vectors(d: _Dimensions) -> Ints:
@@ -237,8 +239,10 @@ def operators(columns: Columns, at: Deployment) -> Ints:
     Stem 2 (3 with pooling or upsampling); block 6, with SE 5 more; head 4, with a hidden FC 2 more.
     """
     d = _dimensions(columns, at)
-    return 2 + (d.before > 0) + d.blocks * (6 + 5 * d.se) + 4 + 2 * d.fc
+    resized = (d.before > 0).astype(np.int64)
+    return 2 + resized + d.blocks * (6 + 5 * d.se) + 4 + 2 * d.fc
 
 
 def _largest(*arrays: Ints) -> Ints:
-    return np.maximum.reduce(list(np.broadcast_arrays(*arrays)))
+    largest: Ints = np.maximum.reduce(list(np.broadcast_arrays(*arrays)))
+    return largest

@@ -248,7 +248,8 @@ def parse_space(document: object, name: str) -> SearchSpace:
     name = str(top.pop("name", name))
     genes = _mapping(top.pop("genes"), f"space {name}, genes", GENES)
     values = {gene: _values(name, gene, listed) for gene, listed in genes.items()}
-    return SearchSpace(name=name, **{**top, "description": str(top.get("description", ""))}, **values)
+    description = str(top.pop("description", ""))
+    return SearchSpace(name=name, description=description, **{**top, **values})
 
 
 def _mapping(document: object, where: str, known: Sequence[str]) -> dict[str, Any]:

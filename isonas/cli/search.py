@@ -191,7 +191,7 @@ def _new_inputs(options: dict[str, Any]) -> tuple[Inputs, Dataset]:
         data=data.source,
         data_fingerprint=data.fingerprint,
         data_side=data.train.side,
-        data_classes=data.classes,
+        class_names=data.class_names,
         epochs=options["epochs"],
         epoch_images=epoch_images,
         batch_size=options["batch_size"],
@@ -227,7 +227,7 @@ def _given_inputs(recorded: Inputs, options: dict[str, Any], given: set[str], da
         data=data.source,
         data_fingerprint=data.fingerprint,
         data_side=data.train.side,
-        data_classes=data.classes,
+        class_names=data.class_names,
         **over,
     )
 

@@ -33,7 +33,8 @@ def area_weights(from_side: int, to_side: int) -> npt.NDArray[np.float32]:
     left, right = edges[:-1, None], edges[1:, None]
     pixel = np.arange(from_side)
     overlap = np.clip(np.minimum(right, pixel + 1) - np.maximum(left, pixel), 0, None)
-    return (overlap / overlap.sum(axis=1, keepdims=True)).astype(np.float32)
+    shares: npt.NDArray[np.float32] = (overlap / overlap.sum(axis=1, keepdims=True)).astype(np.float32)
+    return shares
 
 
 def fit_square(image: Pixels, side: int) -> Pixels:
@@ -41,4 +42,5 @@ def fit_square(image: Pixels, side: int) -> Pixels:
     height, width = image.shape[:2]
     rows, columns = area_weights(height, side), area_weights(width, side)
     fitted = np.einsum("ih,hwc,jw->ijc", rows, image.astype(np.float32), columns, optimize=True)
-    return np.rint(fitted).astype(np.uint8)
+    square: Pixels = np.rint(fitted).astype(np.uint8)
+    return square

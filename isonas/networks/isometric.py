@@ -60,12 +60,13 @@ class IsometricNet(nn.Module):
         x = self.stem(x)
         for index in range(self.depth):
             x = self.blocks[index % len(self.blocks)](x)
-        return self.head_act(self.head_conv(x))
+        y: Tensor = self.head_act(self.head_conv(x))
+        return y
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(N, head_width, r, r) to logits, or to what the classifier reads."""
-        x = self.features_act(self.features(x.mean((2, 3))))
-        return x if pre_logits else self.classifier(x)
+        y: Tensor = self.features_act(self.features(x.mean((2, 3))))
+        return y if pre_logits else self.classifier(y)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images to logits."""
@@ -106,7 +107,8 @@ class Stem(nn.Module):
         if self.upsamples:
             size = (self.resolution, self.resolution)
             x = functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
-        return self.act(self.conv(self.pool(x)))
+        y: Tensor = self.act(self.conv(self.pool(x)))
+        return y
 
 
 class Block(nn.Module):
@@ -125,7 +127,8 @@ class Block(nn.Module):
         """(N, channels, r, r) to the same shape."""
         y = self.expand_act(self.expand(x))
         y = self.depthwise_act(self.depthwise(y))
-        return x + self.project(self.se(y))
+        z: Tensor = self.project(self.se(y))
+        return x + z
 
 
 class SqueezeExcite(nn.Module):
@@ -141,7 +144,8 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, hidden, r, r) to the same shape."""
         means = x.mean((2, 3), keepdim=True)
-        return x * self.gate(self.expand(self.reduce_act(self.reduce(means))))
+        gate: Tensor = self.gate(self.expand(self.reduce_act(self.reduce(means))))
+        return x * gate
 
 
 class ConvNorm(nn.Module):

@@ -12,8 +12,8 @@ from isonas.cost import Deployment
 from isonas.errors import BudgetError
 from isonas.genome import GENES
 from isonas.hardware import Budget, costs, format_bytes, require_feasible, within
-from isonas.report.front import format_count
 from isonas.report.console import console
+from isonas.report.front import format_count
 from isonas.space import STEMS, SearchSpace
 
 CHEAPEST = 5

@@ -25,9 +25,10 @@ _VERSION = 1
 class Inputs:
     """The resolved inputs of a search; equal inputs on equal machines give equal trials.
 
-    `input` (pixels, in place of the space's) and `classes` are what costs are reckoned for. `data_*` describe the images,
-    `data_classes` may differ from `classes`. `proxy_input` limits the proxy's side in pixels, None for
-    no limit; `epoch_images` None means all. `trials` is the total to reach, which may change.
+    `input` (pixels, in place of the space's) and `classes` are what costs are reckoned for. `data_*`
+    and `class_names` describe the images; their number of classes may differ from `classes`.
+    `proxy_input` limits the proxy's side in pixels, None for no limit; `epoch_images` None means all.
+    `trials` is the total to reach, which may change.
     """
 
     space: SearchSpace
@@ -40,7 +41,7 @@ class Inputs:
     data: str
     data_fingerprint: str
     data_side: int
-    data_classes: int
+    class_names: tuple[str, ...]
     epochs: int
     epoch_images: int | None
     batch_size: int
@@ -142,6 +143,7 @@ def _document(inputs: Inputs) -> dict[str, Any]:
         "space": space_document(inputs.space),
         "budget": budget,
         "objectives": list(inputs.objectives),
+        "class_names": list(inputs.class_names),
     }
 
 
@@ -157,6 +159,7 @@ def _inputs(document: dict[str, Any]) -> Inputs:
             "space": parse_space(document["space"], ""),
             "budget": Budget(**budget),
             "objectives": tuple(document["objectives"]),
+            "class_names": tuple(document["class_names"]),
         }
     )
 

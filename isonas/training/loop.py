@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from isonas.data.augment import augment, normalise
+from isonas.data.dataset import Images
 from isonas.errors import TrainingError
 from isonas.evaluation import EpochResult
+from isonas.training.depthwise import speed_up_depthwise
 from isonas.training.machine import Machine
 from isonas.training.recipe import Recipe
 
@@ -31,6 +33,19 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def on_device(images: Images, device: str) -> Examples:
+    """Images as tensors on a device ("cpu" or "cuda")."""
+    pixels, labels = (torch.from_numpy(np.array(part)) for part in (images.pixels, images.labels))
+    return Examples(pixels.to(device), labels.to(device))
+
+
+def prepare(network: nn.Module, machine: Machine) -> None:
+    """Bring a network to a machine, in place, in the form in which it trains fastest there."""
+    network.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if machine.device == "cpu" and machine.precision == "bf16":
+        speed_up_depthwise(network)
 
 
 @dataclass(frozen=True)

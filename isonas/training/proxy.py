@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from functools import cached_property
 
-import numpy as np
 import torch
 
 from isonas.data.dataset import Dataset, Images, split_validation
@@ -18,7 +17,7 @@ from isonas.errors import TrainingError
 from isonas.evaluation import Curve, TrainingState, trial_seed
 from isonas.genome import Genome
 from isonas.networks.build import build_network
-from isonas.training.loop import Checkpoint, Examples, train
+from isonas.training.loop import Checkpoint, Examples, on_device, prepare, train
 from isonas.training.machine import Machine
 from isonas.training.proxy_input import proxy_input
 from isonas.training.recipe import Recipe
@@ -65,8 +64,8 @@ class ProxyEvaluator:
                 network = build_network(genome, side, self._data.classes)
                 if checkpoint is not None:
                     network.load_state_dict(checkpoint.network)
-                network.to(self._machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-                for result, checkpoint in train(
+                prepare(network, self._machine)
+                epochs = train(
                     network,
                     training,
                     validation,
@@ -77,8 +76,10 @@ class ProxyEvaluator:
                     from_epoch=from_epoch,
                     to_epoch=to_epoch,
                     optimizer_state=checkpoint.optimizer if checkpoint else None,
-                ):
+                )
+                for result, after in epochs:
                     curve.append(result)
+                    checkpoint = after
             except (MemoryError, RuntimeError) as error:
                 # PyTorch reports exhausted memory, on a CPU as on a GPU, as a RuntimeError.
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -89,11 +90,8 @@ class ProxyEvaluator:
 
     def _examples(self, side: int) -> tuple[Examples, Examples]:
         if side not in self._by_side:
-            training, validation = (_on_device(downsample(part, side), self._machine) for part in self._split)
+            training, validation = (
+                on_device(downsample(part, side), self._machine.device) for part in self._split
+            )
             self._by_side[side] = training, validation
         return self._by_side[side]
-
-
-def _on_device(images: Images, machine: Machine) -> Examples:
-    pixels, labels = (torch.from_numpy(np.ascontiguousarray(a)) for a in (images.pixels, images.labels))
-    return Examples(pixels.to(machine.device), labels.to(machine.device))

@@ -1,0 +1,184 @@
+"""`isonas export`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from isonas.cli.options import Count, cache_option, json_option
+from isonas.errors import ExportError, UsageError
+
+if TYPE_CHECKING:
+    from isonas.export.origin import Origin
+    from isonas.genome import Genome
+    from isonas.hardware import Budget
+    from isonas.search.inputs import Inputs
+    from isonas.search.log import Trial
+
+
+@click.command()
+@click.argument("what", metavar="RUN|GENOME")
+@click.option(
+    "--select",
+    default="best",
+    show_default=True,
+    help="Of a run: best, front, a trial's number, or a genome.",
+)
+@click.option(
+    "--format",
+    "form",
+    default="pytorch",
+    show_default=True,
+    type=click.Choice(["pytorch"]),
+    help="What to write.",
+)
+@click.option("--data", help="Images to train on. Default: the run's.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(0),
+    help="Train this long at the deployment input first; 0 exports untrained weights.",
+)
+@click.option("--epoch-images", type=Count(), help="Training images an epoch takes. Default: all.")
+@click.option(
+    "--input",
+    "input_side",
+    type=click.IntRange(1, 4096),
+    help="Side of the deployment input in pixels. Default: the run's, else 224.",
+)
+@click.option(
+    "--classes", type=click.IntRange(2, 1_000_000), help="Classes of an untrained GENOME. Default: 1000."
+)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Of a training. Default: the run's, else 0.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder to make. Default: export/<genome> in the run, or here.",
+)
+@cache_option
+@json_option
+def export(what: str, as_json: bool, **options: Any) -> None:  # fmt: skip
+    """Write the network of a run's trial, or of a GENOME, as files that PyTorch alone can load.
+
+    A front member is written from its proxy weights, its stem inflated to the deployment input: no
+    training is needed. Where there are no weights, or the stem's factor is not whole, --epochs trains
+    first. Every form is loaded again and compared before the folder appears.
+
+    \b
+    Example:
+      isonas export runs/quick-clutter-1 --select best
+      isonas export isonet_l4_c32_r8_e3_se4_s2d --data clutter --epochs 4 --input 32
+    """
+    run = Path(what)
+    if run.is_dir():
+        exports = _of_run(run, options)
+    elif what.startswith("isonet_"):
+        exports = [_of_genome(what, options)]
+    else:
+        raise UsageError(f"{what!r} is neither the folder of a run nor a genome (isonet_…).")
+    manifests = []
+    for make, budget, folder in exports:
+        manifests.append(_written(make, budget, folder, options["form"]))
+        click.echo(f"wrote {folder}", err=True)
+    if as_json:
+        click.echo(json.dumps(manifests if options["select"] == "front" else manifests[0], indent=2))
+
+
+Export = tuple[Callable[[], "Origin"], "Budget", Path]
+"""What makes a network, the budget its memory is predicted under, and the folder to write."""
+
+
+def _of_run(run: Path, options: dict[str, Any]) -> list[Export]:
+    from isonas.export.origin import from_proxy
+    from isonas.search.inputs import read_run
+
+    inputs, reference, _ = read_run(run)
+    if options["classes"]:
+        raise UsageError("--classes is for a GENOME; the classes of a run are those of its data.")
+    side = options["input_side"] or inputs.input
+    trials = _selected(run, options["select"], reference.objectives)
+    base = options["output"] or run / "export"
+    alone = options["output"] and len(trials) == 1
+    exports: list[Export] = []
+    for trial in trials:
+        if options["epochs"] is None:
+            make = partial(from_proxy, run, trial, inputs, side)
+        else:
+            make = partial(_trained, trial.genome, side, len(inputs.class_names), options, inputs)
+        exports.append((make, inputs.budget, base if alone else base / str(trial.genome)))
+    return exports
+
+
+def _of_genome(text: str, options: dict[str, Any]) -> Export:
+    from isonas.genome import parse_genome, stem_block
+    from isonas.hardware import Budget
+
+    genome = parse_genome(text)
+    side = options["input_side"] or 224
+    stem_block(genome, side)
+    if options["epochs"] is None or (options["epochs"] and not options["data"]):
+        raise UsageError(
+            "a GENOME has no weights yet: give --data SOURCE and --epochs N to train it, or --epochs 0 to "
+            "export it untrained."
+        )
+    if options["epochs"] and options["classes"]:
+        raise UsageError("--classes is for --epochs 0; a training takes the classes of its data.")
+    make = partial(_trained, genome, side, options["classes"] or 1000, options, None)
+    return make, Budget(), options["output"] or Path("export") / text
+
+
+def _selected(run: Path, select: str, objectives: tuple[str, ...]) -> list[Trial]:
+    """The complete trials that `--select` names."""
+    from isonas.objectives import front_of
+    from isonas.search.log import COMPLETE, read_trials
+
+    complete = [trial for trial in read_trials(run)[0] if trial.state == COMPLETE]
+    if not complete:
+        raise ExportError(f"{run} has no complete trial yet; go on with: isonas resume {run}")
+    front = front_of(complete, objectives)
+    if select in ("best", "front"):
+        return front if select == "front" else front[:1]
+    found = [trial for trial in complete if select in (str(trial.number), str(trial.genome))]
+    if not found:
+        raise UsageError(
+            f"--select {select!r} names no complete trial of {run}; give best, front, a number from "
+            f"`isonas front {run}`, or a genome of it."
+        )
+    return found
+
+
+def _trained(
+    genome: Genome, side: int, classes: int, options: dict[str, Any], inputs: Inputs | None
+) -> Origin:
+    """The network after `--epochs`, on `--data` or else the run's images."""
+    from isonas.data.sources import open_dataset
+    from isonas.data.store import default_cache
+    from isonas.export.origin import from_training, untrained
+    from isonas.training.machine import probe_machine
+    from isonas.training.recipe import Recipe
+
+    seed = options["seed"] if options["seed"] is not None else (inputs.seed if inputs else 0)
+    if options["epochs"] == 0:
+        return untrained(genome, side, classes, seed)
+    source = options["data"] or (inputs.data if inputs else "")
+    data = open_dataset(source, options["cache"] or default_cache())
+    recipe = Recipe(options["epochs"], options["epoch_images"])
+    return from_training(genome, data, recipe, probe_machine(), side, seed, _say)
+
+
+def _written(make: Callable[[], Origin], budget: Budget, folder: Path, form: str) -> dict[str, Any]:
+    from isonas.export.manifest import manifest_of
+    from isonas.export.pytorch import export_pytorch, refuse_existing_output
+
+    refuse_existing_output(folder)
+    origin = make()
+    manifest = manifest_of(origin, form, budget)
+    return export_pytorch(origin.network, origin.genome, origin.input_side, origin.examples, manifest, folder)
+
+
+def _say(message: str) -> None:
+    click.echo(message, err=True)

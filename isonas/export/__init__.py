@@ -1,0 +1,1 @@
+"""A trained genome as files that other software loads."""
