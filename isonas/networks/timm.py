@@ -70,7 +70,8 @@ def isonet(
         "first_conv": "stem.conv.conv",
         "classifier": "classifier",
     }
-    kwargs["pretrained_cfg"] = {**config, **(kwargs.get("pretrained_cfg") or {})}
+    if not kwargs.get("pretrained_cfg"):
+        kwargs["pretrained_cfg"] = config
     model = _models.build_model_with_cfg(
         TimmIsometricNet, "isonet", pretrained, genome=genome, img_size=img_size, **kwargs
     )
