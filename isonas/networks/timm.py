@@ -27,14 +27,19 @@ def _import_timm() -> Any:
     except (RuntimeError, AttributeError) as error:
         if "torchvision" not in str(error):
             raise
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        boxes = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        for operator in ("nms", "qnms"):
-            with contextlib.suppress(RuntimeError):
-                library.define(operator + boxes)
-        _KEPT.append(library)
+        declare_missing_operators()
         import timm.models
     return timm.models
+
+
+def declare_missing_operators() -> None:
+    """Declare the schemas of the torchvision operators without which it does not import."""
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    boxes = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+    for operator in ("nms", "qnms"):
+        with contextlib.suppress(RuntimeError):
+            library.define(operator + boxes)
+    _KEPT.append(library)
 
 
 _KEPT: list[torch.library.Library] = []

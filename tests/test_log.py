@@ -1,0 +1,173 @@
+"""The log survives whatever happens to its files."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from dataclasses import replace
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isonas.errors import LogError
+from isonas.genome import GENES, Genome
+from isonas.search.log import (
+    COMPLETE,
+    FAILED,
+    RUNNING,
+    SCHEMA,
+    Trial,
+    compact,
+    hold,
+    read_trials,
+    write_trial,
+)
+from tests.strategies import genomes
+
+
+def trial(number: int, state: str = COMPLETE, genome: Genome | None = None) -> Trial:
+    return Trial(
+        number=number,
+        state=state,
+        genome=genome or Genome(depth=number + 1),
+        params=1,
+        madds=2,
+        peak_bytes=3,
+        weight_bytes=4,
+        proxy_input=56,
+        proxy_k=4,
+        seed=2**32 - 1,
+        started_at="2026-01-01T00:00:00.000+00:00",
+        error=0.5 if state == COMPLETE else None,
+        curve_epochs=(1, 2) if state == COMPLETE else (),
+        curve_error=(0.75, 0.5) if state == COMPLETE else (),
+        reason="none" if state == FAILED else None,
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    (tmp_path / "trials").mkdir()
+    return tmp_path
+
+
+@given(genome=genomes(), state=st.sampled_from([RUNNING, COMPLETE, FAILED]))
+def test_rows_are_read_back(tmp_path_factory: pytest.TempPathFactory, genome: Genome, state: str) -> None:
+    run = tmp_path_factory.mktemp("run")
+    (run / "trials").mkdir()
+    written = trial(3, state, genome)
+    write_trial(run, written)
+    assert read_trials(run) == ([written], [])
+
+
+def test_any_parquet_tool_reads_flat_columns(run: Path) -> None:
+    write_trial(run, trial(0))
+    table = pq.read_table(run / "trials" / "0.parquet")
+    assert table.schema.names == SCHEMA.names
+    assert set(GENES) < set(table.schema.names)
+    row = table.to_pylist()[0]
+    assert (row["se_ratio"], row["stem"], row["curve_error"]) == (0.25, "s2d", [0.75, 0.5])
+
+
+def test_the_schema_has_a_golden_list_of_columns() -> None:
+    golden = Path(__file__).parent / "golden" / "trial_columns.txt"
+    listed = [f"{field.name}: {field.type}" for field in SCHEMA]
+    assert listed == golden.read_text(encoding="utf-8").splitlines()
+
+
+def test_finished_counts_over_running(run: Path) -> None:
+    write_trial(run, trial(0, RUNNING))
+    write_trial(run, trial(0))
+    assert [one.state for one in read_trials(run)[0]] == [COMPLETE]
+
+
+def test_compaction_keeps_every_row_and_crashes_midway_do_no_harm(run: Path) -> None:
+    written = [trial(number) for number in range(6)]
+    for one in written:
+        write_trial(run, one)
+    parts = {path.name: path.read_bytes() for path in (run / "trials").iterdir()}
+    write_trial(run, running := trial(6, RUNNING))
+    compact(run, after=5)
+    assert sorted(path.name for path in (run / "trials").iterdir()) == ["6.parquet"]
+    assert read_trials(run)[0] == [*written, running]
+    # A crash before the parts were removed leaves rows twice.
+    for name, content in parts.items():
+        (run / "trials" / name).write_bytes(content)
+    assert read_trials(run)[0] == [*written, running]
+    compact(run, after=8)
+    assert len(list((run / "trials").iterdir())) == 7
+
+
+def test_a_torn_part_is_named_and_set_aside_by_the_holder_alone(run: Path) -> None:
+    for number in range(3):
+        write_trial(run, trial(number))
+    torn = run / "trials" / "1.parquet"
+    content = torn.read_bytes()
+    torn.write_bytes(content[: len(content) // 2])
+    (run / "trials" / ".2.parquet.abc.part").write_bytes(b"left behind")
+    (run / "trials" / "notes.txt").write_text("mine", encoding="utf-8")
+    trials, unreadable = read_trials(run)
+    assert [one.number for one in trials] == [0, 2]
+    assert len(unreadable) == 1
+    assert str(torn) in unreadable[0]
+    assert torn.exists()
+    with hold(run) as set_aside:
+        assert len(set_aside) == 1
+        assert "1.parquet.torn" in set_aside[0]
+    assert read_trials(run) == (trials, [])
+    left = {path.name for path in (run / "trials").iterdir()}
+    assert left == {"0.parquet", "1.parquet.torn", "2.parquet", "notes.txt"}
+
+
+def test_a_foreign_file_is_set_aside(run: Path) -> None:
+    import pyarrow as pa
+
+    pq.write_table(pa.table({"number": [1]}), run / "trials.parquet")
+    assert "column schema_version is missing" in read_trials(run)[1][0]
+    with hold(run) as set_aside:
+        assert "trials.parquet.torn" in set_aside[0]
+
+
+def test_a_newer_log_is_refused(run: Path) -> None:
+    write_trial(run, replace(trial(0), schema_version=99))
+    with pytest.raises(LogError, match="of log version 99"):
+        read_trials(run)
+
+
+def _hold_until(run: Path, held: Event, release: Event) -> None:
+    with hold(run):
+        held.set()
+        release.wait(60)
+
+
+def test_a_second_writer_is_told_who_holds_the_run(run: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    held, release = context.Event(), context.Event()
+    other = context.Process(target=_hold_until, args=(run, held, release))
+    other.start()
+    try:
+        assert held.wait(60)
+        with pytest.raises(LogError, match=f"is being written by process {other.pid} on"), hold(run):
+            pass
+    finally:
+        release.set()
+        other.join()
+    with hold(run) as set_aside:
+        assert set_aside == []
+
+
+def test_a_full_disk_leaves_the_log_readable(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_trial(run, trial(0))
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(LogError, match=r"No space left on device.*isonas resume"):
+        write_trial(run, trial(0, RUNNING))
+    assert read_trials(run) == ([trial(0)], [])
+    assert [path.name for path in (run / "trials").iterdir()] == ["0.parquet"]

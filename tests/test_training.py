@@ -1,0 +1,248 @@
+"""The proxy: its input, its loop, its evaluator."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+from isonas.data.dataset import Images, split_validation
+from isonas.data.synthetic import synthetic
+from isonas.errors import TrainingError, UsageError
+from isonas.evaluation import trial_seed
+from isonas.genome import Genome, Stem, parse_genome, stem_block
+from isonas.networks.build import build_network
+from isonas.space import load_space, spaces_folder
+from isonas.training import loop, machine
+from isonas.training.depthwise import depthwise, speed_up_depthwise
+from isonas.training.loop import Checkpoint, Examples, on_device, validation_error
+from isonas.training.machine import Machine, probe_machine
+from isonas.training.proxy import ProxyEvaluator
+from isonas.training.proxy_input import proxy_input
+from isonas.training.recipe import Recipe
+
+CPU = Machine("cpu", "fp32", 1)
+SMALL = Genome(2, 8, 4, 2, Fraction(1, 4), Stem.S2D, head_multiple=2, head_features=0)
+RECIPE = Recipe(epochs=3, epoch_images=192)
+
+
+@given(st.integers(1, 64), st.integers(1, 300), st.integers(1, 300))
+def test_the_proxy_reads_the_largest_multiple_that_is_there(
+    resolution: int, source: int, deployment: int
+) -> None:
+    side = proxy_input(resolution, source, deployment)
+    largest = min(source, deployment)
+    assert side <= largest
+    if resolution > largest:
+        assert side == largest
+        return
+    assert side % resolution == 0
+    inflates = [
+        multiple
+        for multiple in range(resolution, largest + 1, resolution)
+        if (deployment // resolution) % (multiple // resolution) == 0
+    ]
+    greatest = largest - largest % resolution
+    near = [multiple for multiple in inflates if multiple >= 0.75 * greatest]
+    assert side == (max(near) if near else greatest)
+    # What stays the same from the proxy to the deployment is everything but the stem's block.
+    assert stem_block(Genome(internal_resolution=resolution), side) >= 1
+
+
+@pytest.mark.parametrize("path", sorted(spaces_folder().glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", [8, 16, 32, 64])
+def test_every_shipped_gene_has_a_proxy_on_every_source(path: Any, source: int) -> None:
+    space = load_space(path.stem)
+    for resolution in space.internal_resolution:
+        side = proxy_input(resolution, source, space.input)
+        build_network(Genome(1, 32, resolution, 1, Fraction(0), head_features=0), side, 10)
+
+
+def test_the_designs_examples() -> None:
+    assert [proxy_input(r, 64, 224) for r in (7, 14, 28, 16, 128)] == [56, 56, 56, 64, 64]
+    assert proxy_input(14, 64, 32) == 28
+    assert proxy_input(7, 64, 112) == 56
+
+
+def test_mcu_proxies_can_all_be_deployed() -> None:
+    """What the space's description promises: every stem factor from a 64-pixel source is whole."""
+    from isonas.networks.build import inflation_factor
+
+    space = load_space("mcu")
+    for resolution in space.internal_resolution:
+        genome = Genome(internal_resolution=resolution)
+        assert inflation_factor(genome, proxy_input(resolution, 64, space.input), space.input) >= 1
+
+
+@given(st.integers(1, 50), st.integers(0, 200), st.integers(1, 60), st.integers(0, 3))
+def test_epochs_walk_through_shuffled_passes(images: int, start: int, count: int, seed: int) -> None:
+    """An epoch is a window of one endless row, in which every pass holds each image once."""
+    window = loop._order(images, start, count, seed)
+    row = loop._order(images, 0, start + count, seed)
+    assert window.tolist() == row[start:].tolist()
+    whole = (start + count) // images * images
+    assert set(Counter(row[:whole].tolist()).values()) <= {whole // images}
+
+
+@given(st.floats(0, 1))
+def test_the_rate_rises_to_its_peak_and_falls_to_zero(progress: float) -> None:
+    recipe = Recipe(peak_rate=0.3, batch_size=64, warmup=0.25)
+    assert 0 <= recipe.rate(progress) <= 0.6
+    assert recipe.rate(0.25) == pytest.approx(0.6)
+    assert recipe.rate(1) == pytest.approx(0)
+    step = 1e-3
+    if progress + step <= 0.25:
+        assert recipe.rate(progress + step) > recipe.rate(progress)
+    elif 0.25 <= progress <= 1 - step:
+        assert recipe.rate(progress + step) < recipe.rate(progress)
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5, 7])
+def test_depthwise_gradients_are_pytorchs(kernel_size: int) -> None:
+    x = torch.randn(2, 6, 9, 9, requires_grad=True)
+    weight = torch.randn(6, 1, kernel_size, kernel_size, requires_grad=True)
+    upstream = torch.randn(2, 6, 9, 9)
+    expected = functional.conv2d(x, weight, padding=kernel_size // 2, groups=6)
+    wanted = torch.autograd.grad(expected, (x, weight), upstream)
+    found = torch.autograd.grad(depthwise(x, weight), (x, weight), upstream)
+    torch.testing.assert_close(depthwise(x, weight), expected)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_speeding_up_changes_no_result_and_no_name() -> None:
+    network = build_network(replace(SMALL, kernel_size=5), 16, 4)
+    before = list(network.state_dict())
+    images = torch.randn(4, 3, 16, 16)
+    wanted = network(images)
+    speed_up_depthwise(network)
+    torch.testing.assert_close(network(images), wanted)
+    assert list(network.state_dict()) == before
+    changed = [layer for layer in network.modules() if "forward" in vars(layer)]
+    assert changed == [block.depthwise.conv for block in network.blocks]  # type: ignore[union-attr]
+
+
+def evaluator(**changes: Any) -> ProxyEvaluator:
+    arguments: dict[str, Any] = {"largest_input": 16, "seed": 3, **changes}
+    return ProxyEvaluator(synthetic(), RECIPE, CPU, **arguments)
+
+
+def assert_equal_weights(one: Checkpoint, other: Checkpoint) -> None:
+    assert one.network.keys() == other.network.keys()
+    for name, tensor in one.network.items():
+        assert torch.equal(tensor, other.network[name]), name
+
+
+def test_training_on_from_a_checkpoint_is_training_through() -> None:
+    whole, after_whole = evaluator()(SMALL, 0, 3, None)
+    first, state = evaluator()(SMALL, 0, 1, None)
+    second, after_parts = evaluator()(SMALL, 1, 3, state)
+    assert whole == first + second
+    assert [result.epoch for result in whole] == [1, 2, 3]
+    assert_equal_weights(after_whole, after_parts)
+
+
+def test_a_genomes_result_does_not_depend_on_what_was_evaluated_before() -> None:
+    used = evaluator()
+    used(parse_genome("isonet_l1_c8_r8_e2_se0_conv_h0"), 0, 1, None)
+    torch.rand(5)
+    curve, state = used(SMALL, 0, 2, None)
+    fresh_curve, fresh_state = evaluator()(SMALL, 0, 2, None)
+    assert curve == fresh_curve
+    assert_equal_weights(state, fresh_state)
+    other_seed, _ = evaluator(seed=4)(SMALL, 0, 2, None)
+    assert other_seed != curve
+
+
+def test_the_proxy_learns_and_reports_the_error_of_the_weights_it_returns() -> None:
+    data = synthetic()
+    curve, state = evaluator()(SMALL, 0, 3, None)
+    assert curve[-1].error < 0.25 < 0.75
+    assert curve[-1].loss < curve[0].loss
+    network = build_network(SMALL, 16, data.classes)
+    network.load_state_dict(state.network)
+    _, validation = split_validation(data.train.labels, 3)
+    held = Images(data.train.pixels[validation], data.train.labels[validation])
+    assert validation_error(network, on_device(held, "cpu"), CPU) == curve[-1].error
+    error = curve[-1].error
+    assert curve[-1].error_se == pytest.approx((error * (1 - error) / len(held)) ** 0.5)
+
+
+def test_the_proxy_shrinks_the_input_and_nothing_else() -> None:
+    _, small = evaluator(largest_input=8)(SMALL, 0, 1, None)
+    _, large = evaluator()(SMALL, 0, 1, None)
+    differing = {
+        name for name, tensor in small.network.items() if tensor.shape != large.network[name].shape
+    }
+    assert differing == {"stem.conv.conv.weight"}
+
+
+def test_a_loss_that_is_no_number_is_a_reason() -> None:
+    wild = ProxyEvaluator(
+        synthetic(), replace(RECIPE, peak_rate=1e30), CPU, largest_input=16, seed=0
+    )
+    with pytest.raises(TrainingError, match="the loss became nan in epoch 1"):
+        wild(SMALL, 0, 3, None)
+
+
+def test_memory_that_runs_out_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> nn.Module:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory\nmore lines")
+
+    monkeypatch.setattr("isonas.training.proxy.build_network", exhausted)
+    with pytest.raises(TrainingError, match="can't allocate memory$"):
+        evaluator()(SMALL, 0, 1, None)
+
+
+def test_trial_seeds_differ_by_study_and_genome() -> None:
+    genomes = [Genome(depth=depth) for depth in range(1, 50)]
+    seeds = {trial_seed(study, genome) for study in range(5) for genome in genomes}
+    assert len(seeds) == 5 * len(genomes)
+
+
+def test_validation_error_counts_wrong_answers() -> None:
+    class Parrot(nn.Module):
+        """Answers with the label written into the first pixel."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            level = torch.round((x[:, 0, 0, 0] * 0.229 + 0.485) * 255).long()
+            return functional.one_hot(level, 10).float()
+
+    pixels = torch.zeros(600, 3, 4, 4, dtype=torch.uint8)
+    pixels[:, 0, 0, 0] = torch.arange(600) % 10
+    labels = torch.arange(600) % 10
+    labels[:150] = (labels[:150] + 1) % 10
+    assert validation_error(Parrot(), Examples(pixels, labels), CPU) == 0.25
+
+
+def test_the_machine_is_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = torch.get_num_threads()
+    found = probe_machine("cpu", 1)
+    assert (found.device, found.threads) == ("cpu", 1)
+    assert torch.get_num_threads() == threads
+    for pays, precision in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(machine, "_bf16_pays", lambda pays=pays: pays)
+        assert probe_machine("cpu", 1).precision == precision
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="no CUDA device is usable"):
+        probe_machine("cuda")
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.sampled_from(["bf16", "fp32"]), st.sampled_from([3, 5]))
+def test_both_precisions_train(precision: str, kernel_size: int) -> None:
+    genome = replace(SMALL, kernel_size=kernel_size)
+    train = ProxyEvaluator(
+        synthetic(), RECIPE, Machine("cpu", precision, 1), largest_input=16, seed=0
+    )
+    curve, state = train(genome, 0, 3, None)
+    assert curve[-1].error < 0.5
+    assert all(np.isfinite(array).all() for array in state.weights().values())
