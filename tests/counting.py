@@ -32,9 +32,7 @@ def count_madds(network: nn.Module, input_side: int) -> int:
         return hook
 
     handles = [
-        layer.register_forward_hook(watch(layer))
-        for layer in network.modules()
-        if not list(layer.children())
+        layer.register_forward_hook(watch(layer)) for layer in network.modules() if not list(layer.children())
     ]
     with torch.no_grad():
         network.eval()(torch.zeros(1, 3, input_side, input_side, device="meta"))

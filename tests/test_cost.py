@@ -148,9 +148,7 @@ def test_at_a_fixed_block_params_stay_and_conv_madds_grow_with_area(
     small = replace(genome, se_ratio=Fraction(0), internal_resolution=7)
     large = replace(small, internal_resolution=7 * factor)
     columns = columns_of([small, large])
-    (params, _), (_, more) = (
-        cost.params(columns, Deployment(side * block, 10)) for side in (7, 7 * factor)
-    )
+    (params, _), (_, more) = (cost.params(columns, Deployment(side * block, 10)) for side in (7, 7 * factor))
     assert params == more
     fc = small.head_width * (small.head_features or 10) + small.head_features * 10
     first = cost.madds(columns.where(np.array([0])), Deployment(7 * block, 10))[0]
@@ -162,9 +160,7 @@ def test_at_a_fixed_block_params_stay_and_conv_madds_grow_with_area(
 def test_memory_models_are_ordered(genome: Genome, block: int) -> None:
     """A single tensor is no more than a layer's, that no more than all alive; in place saves."""
     at = Deployment(block * genome.internal_resolution, 10)
-    peak = {
-        model: int(cost.peak_activations(columns_of([genome]), at, model)[0]) for model in MemoryModel
-    }
+    peak = {model: int(cost.peak_activations(columns_of([genome]), at, model)[0]) for model in MemoryModel}
     assert peak[MemoryModel.LARGEST] <= peak[MemoryModel.PAPER] <= peak[MemoryModel.TFLM]
     assert peak[MemoryModel.INPLACE] <= peak[MemoryModel.FUSED] <= peak[MemoryModel.TFLM]
     assert peak[MemoryModel.TFLM] <= peak[MemoryModel.LITERT]

@@ -51,7 +51,9 @@ def test_digits_are_scikit_learns() -> None:
     data, raw = digits(), load_digits()
     assert data.held_back is not None
     assert len(data.train) + len(data.held_back) == len(raw.target) == 1797
-    known = {(image.astype(int).tobytes(), int(label)) for image, label in zip(raw.images, raw.target, strict=True)}
+    known = {
+        (image.astype(int).tobytes(), int(label)) for image, label in zip(raw.images, raw.target, strict=True)
+    }
     for pixels, label in zip(data.train.pixels, data.train.labels, strict=True):
         assert (pixels == pixels[0]).all()
         sixteenths = np.rint(pixels[0] / 255 * 16).astype(int)
@@ -207,12 +209,16 @@ def test_broken_files_get_a_sentence(tmp_path: Path, break_it: Broken, says: str
 
 @pytest.mark.parametrize(
     ("source", "says"),
-    [("parquet:/nowhere", "does not exist"), ("parquet:", "is unknown"), ("cifar", "is unknown; give clutter")],
+    [
+        ("parquet:/nowhere", "does not exist"),
+        ("parquet:", "is unknown"),
+        ("cifar", "is unknown; give clutter"),
+    ],
 )
 def test_sources_that_are_not_there(source: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=says):
         open_dataset(source, tmp_path)
-    with pytest.raises(UsageError, match="has no .parquet file"):
+    with pytest.raises(UsageError, match=r"has no \.parquet file"):
         open_dataset(f"parquet:{tmp_path}", tmp_path)
 
 
@@ -304,7 +310,9 @@ def test_normalise() -> None:
 @pytest.mark.parametrize("mirror", [False, True])
 def test_augmented_images_are_shifts_and_mirrors(mirror: bool) -> None:
     """Each result is one of the 5 × 5 (× 2) images that moving by up to 2 of 16 pixels can give."""
-    images = torch.randint(0, 256, (64, 3, 16, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    images = torch.randint(0, 256, (64, 3, 16, 16), generator=torch.Generator().manual_seed(0)).to(
+        torch.uint8
+    )
     moved = augment(images, mirror=mirror, generator=torch.Generator().manual_seed(1))
     used = set()
     for before, after in zip(images, moved, strict=True):

@@ -32,17 +32,16 @@ def randomised(network: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("kernel_size", [3, 5])
 @pytest.mark.parametrize("squeeze", [0, 12])
 def test_a_block_is_timms_with_copied_weights(kernel_size: int, squeeze: int) -> None:
-    import isonas.networks.timm  # noqa: F401  (makes timm importable beside any torchvision)
     from timm.models._efficientnet_blocks import InvertedResidual
     from timm.models._efficientnet_blocks import SqueezeExcite as TimmSqueezeExcite
+
+    import isonas.networks.timm  # noqa: F401  (makes timm importable beside any torchvision)
 
     ours = randomised(Block(16, 48, squeeze, kernel_size))
     assert isinstance(ours, Block)
 
     def se_layer(channels: int, **_: object) -> nn.Module:
-        return TimmSqueezeExcite(
-            channels, rd_channels=squeeze, act_layer=nn.ReLU, gate_layer=nn.Hardsigmoid
-        )
+        return TimmSqueezeExcite(channels, rd_channels=squeeze, act_layer=nn.ReLU, gate_layer=nn.Hardsigmoid)
 
     theirs = InvertedResidual(
         16,
@@ -51,7 +50,7 @@ def test_a_block_is_timms_with_copied_weights(kernel_size: int, squeeze: int) ->
         pad_type="",
         exp_ratio=3.0,
         act_layer=nn.Hardswish,
-        se_layer=se_layer if squeeze else None,
+        se_layer=se_layer if squeeze else None,  # type: ignore[arg-type]
     ).eval()
     names = {"conv_pw": "expand.conv", "bn1": "expand.norm", "conv_dw": "depthwise.conv",
              "bn2": "depthwise.norm", "conv_pwl": "project.conv", "bn3": "project.norm",
@@ -137,7 +136,7 @@ def test_inflated_stems_see_the_box_averaged_image(
 def test_a_broken_factor_is_refused() -> None:
     genome = Genome(internal_resolution=16)
     assert inflation_factor(genome, 32, 64) == 2
-    with pytest.raises(GenomeError, match="from 4 .* to 7 .* no whole factor"):
+    with pytest.raises(GenomeError, match=r"from 4 .* to 7 .* no whole factor"):
         inflation_factor(genome, 64, 112)
 
 
@@ -156,15 +155,18 @@ def test_a_fresh_classifier() -> None:
 
 
 def test_timm_creates_the_network_of_a_genome() -> None:
-    import isonas.networks.timm  # noqa: F401
     import timm
+
+    import isonas.networks.timm  # noqa: F401
 
     genome = Genome(2, 16, 7, 3)
     torch.manual_seed(0)
     theirs = timm.create_model("isonet", genome=str(genome), img_size=28, num_classes=9)
     torch.manual_seed(0)
     ours = build_network(genome, 28, 9)
-    assert theirs.pretrained_cfg["input_size"] == (3, 28, 28)
+    config = theirs.pretrained_cfg
+    assert isinstance(config, dict)
+    assert config["input_size"] == (3, 28, 28)
     images = torch.randn(2, 3, 28, 28)
     torch.testing.assert_close(theirs.eval()(images), ours.eval()(images))
     with pytest.raises(ValueError, match="in_chans"):
@@ -196,7 +198,8 @@ def test_squeeze_excite_by_hand() -> None:
     assert isinstance(gate, SqueezeExcite)
     x = torch.randn(2, 6, 4, 4)
     means = x.mean((2, 3))
-    hidden = (means @ gate.reduce.weight[:, :, 0, 0].T + gate.reduce.bias).clamp(min=0)
-    logits = hidden @ gate.expand.weight[:, :, 0, 0].T + gate.expand.bias
+    weights = gate.state_dict()
+    hidden = (means @ weights["reduce.weight"][:, :, 0, 0].T + weights["reduce.bias"]).clamp(min=0)
+    logits = hidden @ weights["expand.weight"][:, :, 0, 0].T + weights["expand.bias"]
     scale: Tensor = ((logits + 3).clamp(0, 6) / 6)[:, :, None, None]
     torch.testing.assert_close(gate(x), x * scale)

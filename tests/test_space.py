@@ -57,7 +57,7 @@ def small_spaces(draw: st.DrawFn) -> SearchSpace:
 
 def brute_force(space: SearchSpace) -> tuple[set[Genome], int]:
     """The networks of a space one combination at a time, and how many combinations there are."""
-    networks = {}
+    networks: dict[Genome, Genome] = {}
     combinations = list(itertools.product(*(getattr(space, gene) for gene in GENES)))
     for values in combinations:
         try:
@@ -107,7 +107,12 @@ def test_shipped_spaces_are_found_from_anywhere(place: str, tmp_path: Path) -> N
         environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
     code = "from isonas.space import load_space; print(len(load_space('quick')))"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.strip() == str(SIZES["quick"])
 

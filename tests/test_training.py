@@ -179,16 +179,12 @@ def test_the_proxy_learns_and_reports_the_error_of_the_weights_it_returns() -> N
 def test_the_proxy_shrinks_the_input_and_nothing_else() -> None:
     _, small = evaluator(largest_input=8)(SMALL, 0, 1, None)
     _, large = evaluator()(SMALL, 0, 1, None)
-    differing = {
-        name for name, tensor in small.network.items() if tensor.shape != large.network[name].shape
-    }
+    differing = {name for name, tensor in small.network.items() if tensor.shape != large.network[name].shape}
     assert differing == {"stem.conv.conv.weight"}
 
 
 def test_a_loss_that_is_no_number_is_a_reason() -> None:
-    wild = ProxyEvaluator(
-        synthetic(), replace(RECIPE, peak_rate=1e30), CPU, largest_input=16, seed=0
-    )
+    wild = ProxyEvaluator(synthetic(), replace(RECIPE, peak_rate=1e30), CPU, largest_input=16, seed=0)
     with pytest.raises(TrainingError, match="the loss became nan in epoch 1"):
         wild(SMALL, 0, 3, None)
 
@@ -198,7 +194,7 @@ def test_memory_that_runs_out_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> No
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory\nmore lines")
 
     monkeypatch.setattr("isonas.training.proxy.build_network", exhausted)
-    with pytest.raises(TrainingError, match="can't allocate memory$"):
+    with pytest.raises(TrainingError, match=r"can't allocate memory$"):
         evaluator()(SMALL, 0, 1, None)
 
 
@@ -240,9 +236,7 @@ def test_the_machine_is_probed(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(st.sampled_from(["bf16", "fp32"]), st.sampled_from([3, 5]))
 def test_both_precisions_train(precision: str, kernel_size: int) -> None:
     genome = replace(SMALL, kernel_size=kernel_size)
-    train = ProxyEvaluator(
-        synthetic(), RECIPE, Machine("cpu", precision, 1), largest_input=16, seed=0
-    )
+    train = ProxyEvaluator(synthetic(), RECIPE, Machine("cpu", precision, 1), largest_input=16, seed=0)
     curve, state = train(genome, 0, 3, None)
     assert curve[-1].error < 0.5
     assert all(np.isfinite(array).all() for array in state.weights().values())

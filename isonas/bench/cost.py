@@ -77,20 +77,21 @@ def cost_speed(space: SearchSpace = MILLION, budget: Budget = BUDGET) -> CostSpe
 
 
 def _traced_per_second(genomes: list[Genome], space: SearchSpace) -> float | None:
-    try:
-        from fvcore.nn import FlopCountAnalysis
-    except ImportError:
-        return None
-    import torch
+    with warnings.catch_warnings():
+        # fvcore traces through PyTorch's deprecated TorchScript.
+        warnings.simplefilter("ignore")
+        try:
+            from fvcore.nn import FlopCountAnalysis
+        except ImportError:
+            return None
+        import torch
 
-    from isonas.networks.build import build_network
+        from isonas.networks.build import build_network
 
-    image = torch.zeros(1, 3, space.input, space.input)
-    start = time.perf_counter()
-    for genome in genomes:
-        network = build_network(genome, space.input, space.classes).eval()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        image = torch.zeros(1, 3, space.input, space.input)
+        start = time.perf_counter()
+        for genome in genomes:
+            network = build_network(genome, space.input, space.classes).eval()
             analysis = FlopCountAnalysis(network, image)
             analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
-    return len(genomes) / (time.perf_counter() - start)
+        return len(genomes) / (time.perf_counter() - start)

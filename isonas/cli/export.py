@@ -102,7 +102,7 @@ def _of_run(run: Path, options: dict[str, Any]) -> list[Export]:
     side = options["input_side"] or inputs.input
     trials = _selected(run, options["select"], reference.objectives)
     base = options["output"] or run / "export"
-    alone = options["output"] and len(trials) == 1
+    alone = options["output"] and options["select"] != "front"
     exports: list[Export] = []
     for trial in trials:
         if options["epochs"] is None:

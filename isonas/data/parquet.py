@@ -6,7 +6,6 @@ is an integer from 0. Class names come from the `huggingface` schema metadata wh
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import io
 import json
@@ -83,7 +82,8 @@ def _files(path: str) -> list[Path]:
     elif place.is_file():
         found = [place]
     else:
-        found = sorted(Path(match) for match in glob.glob(path, recursive=True))
+        pattern = place.relative_to(place.anchor)
+        found = sorted(Path(place.anchor or ".").glob(str(pattern)))
     if not found:
         there = "has no .parquet file" if place.is_dir() else "does not exist"
         raise UsageError(f"--data parquet:{path} {there}; give a Parquet file, a folder of them, or a glob.")

@@ -34,11 +34,11 @@ def _import_timm() -> Any:
 
 def declare_missing_operators() -> None:
     """Declare the schemas of the torchvision operators without which it does not import."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     boxes = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
     for operator in ("nms", "qnms"):
         with contextlib.suppress(RuntimeError):
-            library.define(operator + boxes)
+            library.define(operator + boxes)  # type: ignore[no-untyped-call]
     _KEPT.append(library)
 
 
@@ -46,6 +46,8 @@ _KEPT: list[torch.library.Library] = []
 """Schemas last as long as the library object that defined them."""
 
 _models = _import_timm()
+
+PAPER_GENOME = str(Genome())
 
 
 class TimmIsometricNet(IsometricNet):
@@ -63,7 +65,7 @@ class TimmIsometricNet(IsometricNet):
 
 @_models.register_model  # type: ignore[untyped-decorator]
 def isonet(
-    pretrained: bool = False, genome: str | Genome = str(Genome()), img_size: int = 224, **kwargs: Any
+    pretrained: bool = False, genome: str | Genome = PAPER_GENOME, img_size: int = 224, **kwargs: Any
 ) -> TimmIsometricNet:
     """The isometric network of a genome; `pretrained` weights come from a `local-dir:` or hub folder."""
     config = {

@@ -154,6 +154,8 @@ def hold(run: Path) -> Iterator[list[str]]:
         raise LogError(f"{run} cannot be written: {error.strerror}.") from None
     try:
         holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        for folder in ("trials", "weights"):
+            (run / folder).mkdir(exist_ok=True)
         yield _set_aside(run)
     finally:
         lock.release()

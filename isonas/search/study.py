@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -72,18 +73,23 @@ def search(
     """
     logged = {trial.number: trial for trial in read_trials(run)[0]}
     done = {number: trial for number, trial in logged.items() if trial.state != RUNNING}
+    rows = dict(zip(done, study.feasible.rows([trial.genome for trial in done.values()]), strict=True))
     taken = np.zeros(len(study.feasible.columns), np.bool_)
-    taken[study.feasible.rows([trial.genome for trial in done.values()])] = True
     for number in range(trials):
         if number in done:
+            taken[rows[number]] = True
             continue
         if time.monotonic() >= deadline:
             return
         finished = [done[earlier] for earlier in range(number)]
         inputs = study.inputs
-        proposal = propose(
-            inputs.sampler, study.feasible, study.reference, inputs.seed, number, finished, taken
-        )
+        ask = partial(propose, inputs.sampler, study.feasible, study.reference, inputs.seed, number, finished)
+        proposal = ask(taken)
+        later = [row for other, row in rows.items() if other > number]
+        if proposal is not None and proposal.index in later:
+            # Only where the log is not what this seed would have given; no genome is trained twice.
+            taken[later] = True
+            proposal = ask(taken)
         if proposal is None:
             return
         asked = _asked(study, number, proposal.index, proposal.optuna_state)

@@ -1,0 +1,402 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from isonas.cli import COMMANDS, main
+from isonas.search.log import read_trials
+
+SHORT = ["--data", "synthetic", "--epochs", "1", "--epoch-images", "64", "--threads", "1"]
+TINY = """
+input: 16
+classes: 4
+genes:
+  depth: [1, 2]
+  channels: [32]
+  internal_resolution: [4, 8]
+  expansion: [1, 2]
+  se_ratio: [0, 1/4]
+  head_multiple: [1, 2]
+  head_features: [0]
+"""
+SAMPLE = Path(__file__).parent.parent / "runs" / "sample"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder with a tiny space and no cache elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    return tmp_path
+
+
+def isonas(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def document(*arguments: str) -> Any:
+    """The one JSON document that a command prints."""
+    result = isonas(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def every_command() -> list[list[str]]:
+    found: list[list[str]] = [[]]
+    for name in COMMANDS:
+        found.append([name])
+        command = main.get_command(click.Context(main), name)
+        if isinstance(command, click.Group):
+            found += [[name, sub] for sub in command.commands]
+    return found
+
+
+@pytest.mark.parametrize("command", every_command(), ids=" ".join)
+def test_every_command_has_help_with_an_example(command: list[str]) -> None:
+    result = isonas(*command, "--help")
+    assert result.exit_code == 0
+    assert "Example:" in result.stdout
+    assert "isonas " in result.stdout.split("Example:")[1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["cost", "isonet_l2_c32_r4_e2_se4_s2d"],
+        ["space", "mcu"],
+        ["front", str(SAMPLE)],
+        ["search", "--help"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_what_needs_no_torch_does_not_import_it(arguments: list[str]) -> None:
+    heavy = ["torch", "timm", "sklearn"] + (["optuna", "pyarrow", "numpy"] if arguments == ["--help"] else [])
+    code = (
+        "import sys\nfrom isonas.cli import main\n"
+        f"main({arguments!r}, standalone_mode=False)\n"
+        f"print('LOADED', [name for name in {heavy!r} if name in sys.modules])"
+    )
+    assert python(code).splitlines()[-1] == "LOADED []"
+
+
+def test_cost_document() -> None:
+    found = document("cost", "isonet_l16_c64_r14_e6_se4_s2d", "--input", "224", "--classes", "1000")
+    assert list(found) == [
+        "genome", "input", "classes", "dtype", "params", "params_folded", "madds", "weight_bytes",
+        "activations",
+    ]  # fmt: skip
+    assert (found["params"], found["madds"]) == (4_420_968, 187_688_960)
+    assert found["params_folded"] == 4_420_968 - (64 + 16 * (384 + 384 + 64) + 768)
+    assert {"paper", "largest", "fused", "inplace", "tflm", "litert", "executorch"} < set(
+        found["activations"]
+    )
+    for entry in found["activations"].values():
+        assert set(entry) == {"with_input", "without_input"}
+    assert document("cost", "isonet_l32_c64_r7_e6_se4_s2d")["activations"]["paper"] == {
+        "with_input": 153_664,
+        "without_input": 40_768,
+    }
+
+
+def test_the_cost_table_ends_with_its_sums() -> None:
+    result = isonas("cost", "isonet_l16_c64_r14_e6_se4_s2d")
+    assert "4,420,968" in result.stdout
+    assert "187,688,960" in result.stdout
+    assert "block2 … block16" in result.stdout
+
+
+def test_space_document() -> None:
+    found = document("space", "tiny.yaml")
+    assert (found["genomes"], found["feasible"], found["excluded"]) == (32, 32, 0)
+    assert found["marginals"]["depth"] == {"1": 16, "2": 16}
+    limited = document("space", "tiny.yaml", "--max-madds", "300k")
+    assert 0 < limited["feasible"] < 32
+    for counts in limited["marginals"].values():
+        assert sum(counts.values()) == limited["feasible"]
+    madds = [row["madds"] for row in limited["cheapest"]]
+    assert madds == sorted(madds)
+    assert "none of the 32 genomes" in document("space", "tiny.yaml", "--max-madds", "1")["why_none"]
+
+
+def test_a_board_says_that_its_promise_is_predicted() -> None:
+    assert "predicted, not measured" in isonas("space", "mcu", "--board", "stm32f746").stderr
+
+
+def test_search_resume_front_and_export_in_one_go(here: Path) -> None:
+    found = document("search", "tiny.yaml", *SHORT, "--trials", "3", "--sampler", "random")
+    run = here / "runs" / "tiny-synthetic-1"
+    assert set(found) >= {"objectives", "reference", "hypervolume", "front"}
+    assert found["objectives"] == ["error", "peak_bytes", "madds"]
+    assert set(found["front"][0]) == {
+        "genome", "error", "error_se", "peak_bytes", "madds", "params", "weight_bytes", "trial",
+    }  # fmt: skip
+    again = document("resume", str(run), "--trials", "5")
+    assert [trial.number for trial in read_trials(run)[0]] == [0, 1, 2, 3, 4]
+    assert document("front", str(run)) == again
+    table = isonas("front", str(run), "--csv").stdout
+    assert table == (run / "front.csv").read_text(encoding="utf-8")
+    assert table.splitlines()[0] == "genome,error,error_se,peak_bytes,madds,params,weight_bytes,trial"
+    assert len(table.splitlines()) == len(again["front"]) + 1
+    manifest = document("export", str(run), "--select", "best")
+    assert manifest["genome"] == again["front"][0]["genome"]
+    assert (run / "export" / manifest["genome"] / "model.pt2").is_file()
+    # The same search in another folder gives the same trials, and a second default folder a new number.
+    other = document("search", "tiny.yaml", *SHORT, "--trials", "5", "--sampler", "random")
+    assert other == again
+    assert (here / "runs" / "tiny-synthetic-2").is_dir()
+
+
+def test_the_resume_flag_is_the_resume_command(here: Path) -> None:
+    arguments = ["search", "tiny.yaml", *SHORT, "--sampler", "nsga2", "--run", "run"]
+    document(*arguments, "--trials", "2")
+    found = document(*arguments, "--trials", "4", "--resume")
+    assert len(read_trials(here / "run")[0]) == 4
+    assert document("front", "run") == found
+
+
+def test_a_search_ends_with_what_to_type_next(here: Path) -> None:
+    result = isonas("search", "tiny.yaml", *SHORT, "--trials", "2", "--run", "run")
+    assert result.exit_code == 0
+    assert "on the front; hypervolume" in result.stdout
+    typed = [line.split()[1:4] for line in result.stderr.splitlines() if line.startswith("  isonas ")]
+    assert [words[0] for words in typed] == ["export", "front", "resume"]
+    assert isonas("front", "run").stdout in result.stdout
+
+
+def test_common_fronts_of_several_runs(here: Path) -> None:
+    for seed in ("1", "2"):
+        document("search", "tiny.yaml", *SHORT, "--trials", "3", "--seed", seed, "--run", f"run{seed}")
+    alone = [document("front", f"run{seed}") for seed in (1, 2)]
+    both = document("front", "run1", "run2")
+    assert both["hypervolume"] >= max(front["hypervolume"] for front in alone)
+    single = [(row["genome"], row["error"]) for front in alone for row in front["front"]]
+    assert {(row["genome"], row["error"]) for row in both["front"]} <= set(single)
+    document("search", "tiny.yaml", *SHORT, "--trials", "1", "--objectives", "error,params", "--run", "run3")
+    result = isonas("front", "run1", "run3")
+    assert (result.exit_code, "differ in objectives" in result.stderr) == (2, True)
+
+
+def fails(says: str, code: int, *arguments: str) -> None:
+    """A command ends with that exit code and one sentence, and changes no file."""
+    before = {path: path.stat().st_mtime_ns for path in sorted(Path.cwd().rglob("*"))}
+    result = isonas(*arguments)
+    assert says in result.stderr, result.output
+    assert result.exit_code == code
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+    after = {path: path.stat().st_mtime_ns for path in sorted(Path.cwd().rglob("*"))}
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("says", "code", "arguments"),
+    [
+        ("'resnet50' is not a genome", 2, "cost resnet50"),
+        ("does not divide input 100", 2, "cost isonet_l16_c64_r14_e6_se4_s2d --input 100"),
+        ("no search space 'nosuch'", 2, "search nosuch"),
+        ("'chanels' is unknown; did you mean channels?", 2, "search typo.yaml"),
+        ("40 channels is not a multiple of 32", 2, "space odd.yaml"),
+        ("breaks memory bytes by", 2, "search --data synthetic --max-memory 1KiB"),
+        ("board 'stm32' is unknown", 2, "search --board stm32"),
+        ("'12 GiB' is not a size", 2, "search --max-memory '12 GiB'"),
+        ("is not a time; give one like", 2, "search --time-limit soon"),
+        ("give error and at least one of", 2, "search --objectives madds"),
+        ("--data 'cifar10' is unknown", 2, "search --data cifar10"),
+        ("parquet:nowhere does not exist", 2, "search --data parquet:nowhere"),
+        ("cannot be read as Parquet", 1, "search --data parquet:text.parquet"),
+        ("has no image column", 1, "search --data parquet:numbers.parquet"),
+        ("full exists; go on with it by --resume", 2, "search --data synthetic --run full"),
+        ("typo.yaml exists; go on with it", 2, "search --data synthetic --run typo.yaml"),
+        ("full is no run", 2, "resume full"),
+        ("nowhere is no run", 2, "search --resume --run nowhere"),
+        ("no run runs/quick-clutter-… to resume", 2, "search --resume"),
+        ("full is no run", 2, "front full"),
+        ("is neither the folder of a run nor a genome", 2, "export nowhere"),
+        ("a GENOME has no weights yet", 2, "export isonet_l2_c32_r4_e2_se4_s2d"),
+        ("No such option", 2, "search --nosuch"),
+        ("No such command", 2, "serach"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_mistakes_get_one_sentence(here: Path, says: str, code: int, arguments: str) -> None:
+    import shlex
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (here / "typo.yaml").write_text("input: 32\nclasses: 10\ngenes: {chanels: [32]}", encoding="utf-8")
+    (here / "odd.yaml").write_text("input: 32\nclasses: 10\ngenes: {channels: [40]}", encoding="utf-8")
+    (here / "text.parquet").write_text("no parquet", encoding="utf-8")
+    pq.write_table(pa.table({"x": [1]}), here / "numbers.parquet")
+    (here / "full").mkdir()
+    (here / "full" / "thesis.tex").write_text("mine", encoding="utf-8")
+    fails(says, code, *shlex.split(arguments))
+
+
+@pytest.fixture
+def run(here: Path) -> Path:
+    document("search", "tiny.yaml", *SHORT, "--trials", "2", "--run", "run")
+    return here / "run"
+
+
+@pytest.mark.parametrize(
+    ("says", "arguments"),
+    [
+        ("other inputs: seed;", "--seed 5"),
+        ("other inputs: sampler, epochs;", "--epochs 3 --sampler random"),
+        ("other inputs: budget.max_params;", "--max-params 1M"),
+        ("other inputs: objectives;", "--objectives error,params"),
+        ("other inputs: data_fingerprint, data_side, class_names;", "--data digits"),
+        ("other inputs: input;", "--input 32"),
+        ("other inputs: space.name, space.input", "quick"),
+    ],
+)
+def test_a_resume_with_other_inputs_names_them(run: Path, says: str, arguments: str) -> None:
+    fails(says, 2, "search", *arguments.split(), "--run", "run", "--resume", "--trials", "3")
+
+
+def test_a_held_run_is_refused(run: Path) -> None:
+    from isonas.search.log import hold
+
+    with hold(run):
+        result = isonas("resume", "run", "--trials", "3")
+    assert result.exit_code == 1
+    assert f"is being written by process {os.getpid()}" in result.stderr
+
+
+def test_a_torn_part_is_named_and_done_again(run: Path) -> None:
+    whole = read_trials(run)[0]
+    (run / "trials" / "1.parquet").write_bytes(b"PAR1torn")
+    assert "is no readable part of the log" in isonas("front", "run").stderr
+    result = isonas("resume", "run")
+    assert result.exit_code == 0
+    assert "is now 1.parquet.torn" in result.stderr
+    assert [trial.genome for trial in read_trials(run)[0]] == [trial.genome for trial in whole]
+
+
+def test_an_interrupt_tells_how_to_go_on(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("isonas.training.proxy.ProxyEvaluator.__call__", interrupt)
+    result = isonas("resume", "run", "--trials", "4")
+    assert result.exit_code == 130
+    assert "Go on with: isonas resume run" in result.stderr
+    assert [trial.state for trial in read_trials(run)[0]] == ["complete", "complete", "running"]
+
+
+def test_a_time_limit_ends_the_search_with_its_front(run: Path) -> None:
+    result = isonas("resume", "run", "--trials", "99", "--time-limit", "0.000001s")
+    assert result.exit_code == 0
+    assert "Ended after 2 of 99 trials: the time limit." in result.stderr
+    assert "on the front" in result.stdout
+
+
+def test_a_space_that_is_used_up_ends_the_search(run: Path) -> None:
+    result = isonas("resume", "run", "--trials", "99")
+    assert "Ended after 32 of 99 trials: every feasible genome was trained." in result.stderr
+    assert len({trial.genome for trial in read_trials(run)[0]}) == 32
+
+
+def test_resolutions_beyond_half_the_source_are_warned_of_once(here: Path) -> None:
+    (here / "sharp.yaml").write_text(
+        TINY.replace("input: 16", "input: 64").replace("[4, 8]", "[4, 16]"), encoding="utf-8"
+    )
+    result = isonas("search", "sharp.yaml", *SHORT, "--trials", "1", "--run", "sharp")
+    assert result.stderr.count("the gain of resolution is hidden") == 1
+    result = isonas("search", "tiny.yaml", *SHORT, "--trials", "1", "--run", "blunt")
+    assert "the gain of resolution is hidden" not in result.stderr
+
+
+def test_the_sample_run_is_read_and_extended(here: Path) -> None:
+    """The committed study: a fixture, the README's example, and a golden of the format."""
+    found = document("front", str(SAMPLE))
+    assert isonas("front", str(SAMPLE), "--csv").stdout == (SAMPLE / "front.csv").read_text(encoding="utf-8")
+    trials, unreadable = read_trials(SAMPLE)
+    assert unreadable == []
+    assert [trial.number for trial in trials] == list(range(len(trials)))
+    assert {row["trial"] for row in found["front"]} <= {trial.number for trial in trials}
+    from isonas.search.inputs import read_run
+    from isonas.search.study import study_of
+
+    inputs, reference, _ = read_run(SAMPLE)
+    assert study_of(inputs).reference == reference
+    # Git keeps no empty folders: a copy is resumed all the same.
+    shutil.copytree(SAMPLE, here / "copy", ignore=shutil.ignore_patterns("trials", "weights"))
+    assert document("resume", "copy") == found
+
+
+def test_killed_and_resumed_trainings_are_bit_identical(here: Path) -> None:
+    """The whole command, really killed in the middle of a training."""
+    import signal
+    import time
+
+    command = [
+        sys.executable,
+        "-m",
+        "isonas",
+        "search",
+        "tiny.yaml",
+        *SHORT,
+        "--trials",
+        "4",
+        "--epochs",
+        "2",
+    ]
+    subprocess.run([*command, "--run", "whole"], check=True, capture_output=True)
+    killed = subprocess.Popen(
+        [*command, "--run", "cut"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    second = here / "cut" / "trials" / "1.parquet"
+    while not second.exists() and killed.poll() is None:
+        time.sleep(0.001)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    resumed = document("resume", "cut")
+    assert resumed == document("front", "whole")
+    curves = [
+        [(t.genome, t.curve_error, t.loss, t.seed) for t in read_trials(here / name)[0]]
+        for name in ("whole", "cut")
+    ]
+    assert curves[0] == curves[1]
+    for path in (here / "whole" / "weights").iterdir():
+        assert path.read_bytes() == (here / "cut" / "weights" / path.name).read_bytes()
+
+
+def test_bench_cost_counts_a_space() -> None:
+    found = document("bench", "cost", "quick", "--max-params", "100k")
+    assert (found["genomes"], found["space"]) == (864, "quick")
+    assert found["feasible"] == document("space", "quick", "--max-params", "100k")["feasible"]
+    assert found["genomes_per_second"] == pytest.approx(found["genomes"] / found["seconds"])
+
+
+def test_a_read_only_place_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = here / "file"
+    blocked.write_text("", encoding="utf-8")
+    fails("cannot be written", 1, "search", "tiny.yaml", *SHORT, "--run", "file/run")
+
+
+def test_runs_may_be_moved(run: Path, here: Path) -> None:
+    before = document("front", "run")
+    shutil.move(run, here / "moved")
+    assert document("front", "moved") == before
+    document("resume", "moved", "--trials", "3")

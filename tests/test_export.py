@@ -1,0 +1,228 @@
+"""An exported network computes what the searched one computed, with PyTorch alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch.nn import functional
+
+from isonas.cli import main
+from isonas.data.augment import normalise
+from isonas.data.resize import downsample
+from isonas.data.synthetic import synthetic
+from isonas.errors import ExportError
+from isonas.export.pytorch import export_pytorch, refuse_existing_output, standalone_source
+from isonas.genome import Genome, Stem
+from isonas.networks.build import build_network
+from isonas.search.log import read_trials
+from isonas.search.weights import load_weights
+
+SPACE = """
+input: 32
+classes: 4
+genes:
+  depth: [1]
+  channels: [32]
+  internal_resolution: [4]
+  expansion: [1, 2]
+  se_ratio: [0, 1/4]
+  stem: [s2d, conv, resize]
+  head_multiple: [1]
+  head_features: [0, 8]
+"""
+
+
+def isonas(*arguments: str) -> Any:
+    result = CliRunner().invoke(main, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search on 16×16 images for a deployment at 32×32."""
+    folder = tmp_path_factory.mktemp("export")
+    (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
+    isonas(
+        "search", str(folder / "space.yaml"), "--data", "synthetic", "--epochs", "2", "--threads", "1",
+        "--trials", "8", "--sampler", "random", "--run", str(folder / "run"),
+    )  # fmt: skip
+    return folder / "run"
+
+
+def test_every_front_member_is_exported_and_says_what_its_proxy_said(run: Path, tmp_path: Path) -> None:
+    manifests = isonas("export", str(run), "--select", "front", "--output", str(tmp_path / "out"))
+    front = isonas("front", str(run))["front"]
+    assert [manifest["genome"] for manifest in manifests] == [row["genome"] for row in front]
+    data = synthetic()
+    by_number = {trial.number: trial for trial in read_trials(run)[0]}
+    for manifest in manifests:
+        origin = manifest["origin"]
+        assert (origin["weights"], origin["stem_inflation"]) == ("proxy", 2)
+        assert origin["stem_inflation_parity_error"] < 1e-4
+        trial = by_number[origin["trial"]]
+        weights = load_weights(run, trial.number)
+        assert weights is not None
+        proxy = build_network(trial.genome, 16, 4).eval()
+        proxy.load_state_dict({name: torch.from_numpy(np.array(w)) for name, w in weights.items()})
+        deployed = torch.export.load(tmp_path / "out" / manifest["genome"] / "model.pt2").module()
+        # A 32×32 image whose 2×2 box average is the 16×16 image that the proxy reads.
+        small = normalise(torch.from_numpy(data.train.pixels[:6]))
+        checker = 0.3 * torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(16, 16)
+        large = functional.interpolate(small, scale_factor=2.0, mode="nearest") + checker
+        torch.testing.assert_close(functional.avg_pool2d(large, 2), small, rtol=1e-4, atol=1e-4)
+        with torch.no_grad():
+            torch.testing.assert_close(deployed(large), proxy(small), rtol=1e-3, atol=1e-4)
+
+
+def test_the_folder_needs_pytorch_alone(run: Path, tmp_path: Path) -> None:
+    manifest = isonas("export", str(run), "--output", str(tmp_path / "out"))
+    folder = tmp_path / "out"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "genome.json", "manifest.json", "model.pt2", "model.py", "model.safetensors",
+    ]  # fmt: skip
+    code = f"""
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("isonas", "safetensors", "timm", "optuna"):
+            raise ImportError(name + " is blocked")
+sys.meta_path.insert(0, Blocked())
+sys.path.insert(0, {str(folder)!r})
+import json, torch
+from model import load_model
+network = load_model()
+program = torch.export.load({str(folder / "model.pt2")!r}).module()
+images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+with torch.no_grad():
+    print(json.dumps([network(images).tolist(), program(images).tolist()]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    eager, program = (torch.tensor(logits) for logits in json.loads(done.stdout))
+    torch.testing.assert_close(eager, program, rtol=1e-4, atol=1e-5)
+    for name, entry in manifest["files"].items():
+        content = (folder / name).read_bytes()
+        assert entry["bytes"] == len(content)
+        assert entry["sha256"] == hashlib.sha256(content).hexdigest()
+        assert entry["parity_error"] < 1e-4
+    assert json.loads((folder / "manifest.json").read_text(encoding="utf-8")) == manifest
+
+
+def test_the_manifest_states_the_costs_and_the_preprocessing(run: Path, tmp_path: Path) -> None:
+    manifest = isonas("export", str(run), "--output", str(tmp_path / "out"))
+    best = isonas("front", str(run))["front"][0]
+    memory = manifest["memory"]
+    assert memory["predicted_peak_bytes"] == best["peak_bytes"]
+    assert memory["predicted_weight_bytes"] == best["weight_bytes"]
+    assert memory["measured_peak_bytes"] is None
+    assert manifest["costs"]["params"] == best["params"]
+    assert manifest["preprocessing"]["side"] == manifest["input"] == 32
+    assert manifest["class_names"] == ["0 degrees", "45 degrees", "90 degrees", "135 degrees"]
+
+
+def fails(says: str, code: int, *arguments: str) -> None:
+    result = CliRunner().invoke(main, list(arguments))
+    assert says in result.stderr, result.output
+    assert result.exit_code == code
+
+
+def test_what_cannot_be_exported(run: Path, tmp_path: Path) -> None:
+    front = {row["trial"] for row in isonas("front", str(run))["front"]}
+    out = ["--output", str(tmp_path / "out")]
+    off_front = next(number for number in range(8) if number not in front)
+    fails("keeps no weights of trial", 1, "export", str(run), "--select", str(off_front), *out)
+    fails("names no complete trial", 2, "export", str(run), "--select", "99", *out)
+    fails("--classes is for a GENOME", 2, "export", str(run), "--classes", "3", *out)
+    fails("which is no whole factor", 1, "export", str(run), "--input", "20", *out)
+    fails("does not divide input 33", 1, "export", str(run), "--input", "33", *out)
+    (tmp_path / "out").mkdir()
+    fails("exists; remove it", 1, "export", str(run), *out)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_factor_that_is_not_whole_is_trained(run: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    manifest = isonas("export", str(run), "--input", "20", "--epochs", "2", "--output", out)
+    assert manifest["origin"]["weights"] == "trained"
+    assert manifest["origin"]["test_error"] < 0.6
+    assert manifest["input"] == 20
+
+
+def test_genomes_are_trained_or_exported_untrained(tmp_path: Path) -> None:
+    genome = "isonet_l1_c8_r8_e2_se4_conv_m2_h0"
+    trained = isonas(
+        "export",
+        genome,
+        "--data",
+        "synthetic",
+        "--epochs",
+        "4",
+        "--input",
+        "16",
+        "--output",
+        str(tmp_path / "a"),
+    )
+    assert trained["origin"]["test_error"] < 0.4
+    untrained = isonas(
+        "export", genome, "--epochs", "0", "--classes", "7", "--input", "32", "--output", str(tmp_path / "b")
+    )
+    assert untrained["origin"]["weights"] == "untrained"
+    assert untrained["classes"] == 7
+
+
+@pytest.mark.parametrize("stem", list(Stem))
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("side", [12, 6, 4])
+def test_every_kind_of_network_is_exported(stem: Stem, shared: bool, side: int, tmp_path: Path) -> None:
+    """Pooled, at the internal resolution, upsampled; each form is compared as it is written."""
+    genome = Genome(2, 8, 6, 2, Fraction(1, 2), stem, 5, 2, 0, shared)
+    network = build_network(genome, side, 3)
+    files = export_pytorch(network, genome, side, torch.randn(2, 3, side, side), {}, tmp_path / "out")[
+        "files"
+    ]
+    assert set(files) == {"model.safetensors", "model.py", "model.pt2"}
+    assert max(entry["parity_error"] for entry in files.values()) < 1e-4
+
+
+def test_an_export_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("isonas.export.pytorch.TOLERANCE", -1.0)
+    genome = Genome(1, 8, 4, 1, Fraction(0), head_features=0)
+    with pytest.raises(ExportError, match="nothing was written"):
+        export_pytorch(build_network(genome, 8, 3), genome, 8, torch.randn(2, 3, 8, 8), {}, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    refuse_existing_output(tmp_path / "out")
+
+
+def test_the_standalone_source_imports_pytorch_and_the_standard_library_alone() -> None:
+    lines = [line for line in standalone_source().splitlines() if line.startswith(("import ", "from "))]
+    assert {line.split()[1].split(".")[0] for line in lines} == {
+        "__future__",
+        "json",
+        "pathlib",
+        "struct",
+        "torch",
+    }
+
+
+def test_images_smaller_than_the_deployment_are_upsampled_in_training(tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        main,
+        ["export", "isonet_l1_c8_r8_e1_se0_s2d_m1_h0", "--data", "synthetic", "--epochs", "1",
+         "--input", "32", "--output", str(tmp_path / "out")],
+    )  # fmt: skip
+    assert result.exit_code == 0
+    assert "--input 16 would train and deploy at theirs" in result.stderr
+    assert downsample(synthetic().train, 16).side == 16

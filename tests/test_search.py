@@ -1,0 +1,308 @@
+"""A search asks for feasible, unseen genomes, logs them, and goes on after any kill as if nothing was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from isonas.errors import BudgetError, LogError, RunError, TrainingError
+from isonas.genome import Genome, canonical
+from isonas.hardware import Budget, within
+from isonas.objectives import front_of
+from isonas.search.inputs import changed, create_run, read_run
+from isonas.search.log import COMPLETE, FAILED, RUNNING, Trial, read_trials, write_trial
+from isonas.search.samplers import SAMPLERS, feasible_set, propose
+from isonas.search.study import Study, search, study_of
+from isonas.search.weights import load_weights, weights_path
+from isonas.space import load_space
+from tests.studies import INPUTS, Recorder, error_of, new_study
+
+ALL_SAMPLERS = sorted(SAMPLERS)
+OBJECTIVES = [
+    ("error", "peak_bytes"),
+    ("error", "peak_bytes", "madds"),
+    ("madds", "error", "params", "peak_bytes"),
+]
+
+
+def same(trials: list[Trial]) -> list[Trial]:
+    """Trials without what the clock decides."""
+    return [replace(trial, started_at="", finished_at=None, train_seconds=None) for trial in trials]
+
+
+def run_all(study: Study, run: Path, trials: int) -> list[Trial]:
+    list(search(study, run, Recorder(), trials))
+    return read_trials(run)[0]
+
+
+@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
+@pytest.mark.parametrize("objectives", OBJECTIVES, ids=len)
+def test_every_genome_trained_is_feasible_and_new(
+    sampler: str, objectives: tuple[str, ...], tmp_path: Path
+) -> None:
+    study = new_study(tmp_path / "run", sampler=sampler, objectives=objectives)
+    recorder = Recorder()
+    ended = list(search(study, tmp_path / "run", recorder, 60))
+    assert [trial.number for trial in ended] == list(range(60))
+    assert [trial.genome for trial in ended] == recorder.asked
+    networks = {canonical(genome, study.inputs.input) for genome in recorder.asked}
+    assert len(networks) == 60
+    allowed = {
+        genome
+        for genome, keeps in zip(study.space, within(INPUTS.budget, _costs(study)), strict=True)
+        if keeps
+    }
+    assert set(recorder.asked) <= allowed
+    assert len(allowed) < len(study.space)
+    assert all(trial.peak_bytes <= 100_000 for trial in ended)
+    assert [trial.error for trial in ended] == [error_of(trial.genome) for trial in ended]
+
+
+def _costs(study: Study) -> Any:
+    from isonas.cost import Deployment
+    from isonas.hardware import costs
+
+    at = Deployment(study.inputs.input, study.inputs.classes)
+    return costs(study.space.columns, at, study.inputs.budget)
+
+
+@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
+def test_a_small_space_is_trained_whole_and_then_the_search_ends(sampler: str, tmp_path: Path) -> None:
+    space = replace(
+        INPUTS.space, depth=(1, 2), channels=(32,), internal_resolution=(4, 8), stem=INPUTS.space.stem[:1]
+    )
+    study = new_study(tmp_path / "run", sampler=sampler, space=space)
+    trials = run_all(study, tmp_path / "run", 1000)
+    assert {trial.genome for trial in trials} == set(study.space)
+
+
+@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
+@pytest.mark.parametrize("cut", [0, 1, 9, 10, 11, 24, 29])
+def test_resumed_is_uninterrupted(sampler: str, cut: int, tmp_path: Path) -> None:
+    whole = run_all(new_study(tmp_path / "whole", sampler=sampler), tmp_path / "whole", 30)
+    run = tmp_path / "cut"
+    study = new_study(run, sampler=sampler)
+    trials = search(study, run, Recorder(), 30)
+    for _ in range(cut):
+        next(trials)
+    # What a kill during a training leaves: the next trial as asked.
+    write_trial(run, replace(whole[cut], state=RUNNING, error=None, optuna_state="{}"))
+    resumed = Recorder()
+    list(search(study_of(read_run(run)[0]), run, resumed, 30))
+    assert same(read_trials(run)[0]) == same(whole)
+    assert len(resumed.asked) == 30 - cut
+
+
+@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
+def test_a_lost_part_is_trained_again_under_its_number(sampler: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    study = new_study(run, sampler=sampler)
+    whole = run_all(study, run, 20)
+    (run / "trials" / "7.parquet").unlink()
+    assert same(run_all(study, run, 20)) == same(whole)
+
+
+def test_samplers_learn(tmp_path: Path) -> None:
+    """On made-up errors a sampler that learns dominates more than uniform draws, on average."""
+    volumes = {}
+    for sampler in ALL_SAMPLERS:
+        found = []
+        for seed in range(4):
+            run = tmp_path / f"{sampler}{seed}"
+            study = new_study(run, sampler=sampler, seed=seed, space=load_space("mcu"), input=112)
+            found.append(study.reference.hypervolume(run_all(study, run, 60)))
+        volumes[sampler] = float(np.mean(found))
+    assert volumes["tpe"] > volumes["random"]
+    assert volumes["nsga2"] > volumes["random"]
+
+
+def test_proposals_are_a_function_of_seed_number_and_log(tmp_path: Path) -> None:
+    study = new_study(tmp_path / "run")
+    done = run_all(study, tmp_path / "run", 15)
+    taken = np.zeros(len(study.feasible.columns), np.bool_)
+    taken[study.feasible.rows([trial.genome for trial in done])] = True
+
+    def proposed(seed: int, number: int) -> int:
+        proposal = propose("tpe", study.feasible, study.reference, seed, number, done, taken)
+        assert proposal is not None
+        return proposal.index
+
+    assert proposed(0, 15) == proposed(0, 15)
+    assert len({proposed(seed, 15) for seed in range(8)}) > 1
+
+
+def test_rows_find_every_genome() -> None:
+    feasible = feasible_set(INPUTS.space.columns)
+    listed = list(INPUTS.space)
+    assert feasible.rows(listed).tolist() == list(range(len(listed)))
+    with pytest.raises(LogError, match="not in the run's feasible set"):
+        feasible.rows([Genome()])
+
+
+def test_failures_are_records_and_the_search_goes_on(tmp_path: Path) -> None:
+    study = new_study(tmp_path / "run", sampler="random")
+    asked = [trial.genome for trial in run_all(study, tmp_path / "run", 12)]
+    run = tmp_path / "failing"
+    new_study(run, sampler="random")
+    failing = frozenset(asked[3:6])
+    list(search(study, run, Recorder(failing), 12))
+    trials = read_trials(run)[0]
+    assert [trial.genome for trial in trials] == asked
+    assert [trial.number for trial in trials if trial.state == FAILED] == [3, 4, 5]
+    assert trials[3].reason == f"{asked[3]} was told to fail"
+    assert trials[3].error is None
+
+
+@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
+def test_failures_do_not_disturb_a_resume(sampler: str, tmp_path: Path) -> None:
+    failing = frozenset(genome for genome in INPUTS.space if genome.depth == 3)
+    study = new_study(tmp_path / "whole", sampler=sampler)
+    list(search(study, tmp_path / "whole", Recorder(failing), 30))
+    whole = read_trials(tmp_path / "whole")[0]
+    assert {trial.state for trial in whole} == {COMPLETE, FAILED}
+    new_study(tmp_path / "cut", sampler=sampler)
+    for trials in (13, 30):
+        list(search(study, tmp_path / "cut", Recorder(failing), trials))
+    assert same(read_trials(tmp_path / "cut")[0]) == same(whole)
+
+
+def test_three_first_failures_alike_stop_the_search(tmp_path: Path) -> None:
+    class Broken(Recorder):
+        def __call__(self, genome: Genome, *_: Any) -> Any:
+            raise TrainingError("the same every time")
+
+    study = new_study(tmp_path / "run")
+    with pytest.raises(TrainingError, match="first 3 trials failed alike: the same every time"):
+        list(search(study, tmp_path / "run", Broken(), 10))
+    assert len(read_trials(tmp_path / "run")[0]) == 3
+
+
+def test_weights_of_front_members_alone_are_kept(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    study = new_study(run)
+    done: list[Trial] = []
+    for trial in search(study, run, Recorder(), 25):
+        done.append(trial)
+        front = front_of(done, study.reference.objectives)
+        kept = {int(path.stem) for path in (run / "weights").glob("*.safetensors")}
+        assert kept == {member.number for member in front}
+        for member in front:
+            weights = load_weights(run, member.number)
+            assert weights is not None
+            assert weights["value"][0] == np.float32(error_of(member.genome))
+    assert load_weights(run, 99) is None
+    weights_path(run, front[0].number).write_bytes(b"torn")
+    with pytest.raises(LogError, match="cannot be read"):
+        load_weights(run, front[0].number)
+
+
+def test_no_trial_starts_after_the_deadline(tmp_path: Path) -> None:
+    recorder = Recorder()
+    study = new_study(tmp_path / "run")
+    assert list(search(study, tmp_path / "run", recorder, 10, deadline=0.0)) == []
+    assert recorder.asked == []
+
+
+def test_a_log_of_another_search_is_noticed(tmp_path: Path) -> None:
+    study = new_study(tmp_path / "run", sampler="random")
+    other = run_all(new_study(tmp_path / "other", sampler="random", seed=9), tmp_path / "other", 1)
+    write_trial(tmp_path / "run", replace(other[0], state=RUNNING))
+    with pytest.raises(LogError, match=r"trial 0 was .* and would now be"):
+        list(search(study, tmp_path / "run", Recorder(), 3))
+
+
+def test_the_study_file_is_read_back(tmp_path: Path) -> None:
+    budget = Budget(max_memory_bytes=100_000, board="stm32f746")
+    study = new_study(tmp_path / "run", budget=budget, epoch_images=100)
+    inputs, reference, versions = read_run(tmp_path / "run")
+    assert inputs == study.inputs
+    assert reference == study.reference
+    assert {"isonas", "optuna", "torch"} <= set(versions)
+    assert changed(inputs, study.inputs) == []
+    assert changed(inputs, replace(inputs, trials=99, data="elsewhere")) == []
+    other = replace(inputs, seed=1, budget=replace(budget, max_params=5))
+    assert changed(inputs, other) == ["budget.max_params", "seed"]
+    deeper = replace(inputs, space=replace(inputs.space, depth=(1,)))
+    assert changed(inputs, deeper) == ["space.genes.depth"]
+    with pytest.raises(RunError, match="exists; go on with it by --resume"):
+        create_run(tmp_path / "run", inputs, reference)
+
+
+def test_a_damaged_study_file_gets_a_sentence(tmp_path: Path) -> None:
+    new_study(tmp_path / "run")
+    file = tmp_path / "run" / "study.yaml"
+    text = file.read_text(encoding="utf-8")
+    for damaged in (text[:300], "[]", "inputs: {", text.replace("sampler: tpe\n", "")):
+        file.write_text(damaged, encoding="utf-8")
+        with pytest.raises(LogError, match="cannot be read"):
+            read_run(tmp_path / "run")
+    file.write_text(text.replace("version: 1", "version: 2", 1), encoding="utf-8")
+    with pytest.raises(LogError, match="of version 2"):
+        read_run(tmp_path / "run")
+
+
+def test_nothing_feasible_is_said_before_the_first_trial() -> None:
+    with pytest.raises(BudgetError, match=r"none of the \d+ genomes.*memory bytes by"):
+        study_of(replace(INPUTS, budget=Budget(max_memory_bytes=100)))
+
+
+KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    from isonas.search.study import search
+    from tests.studies import Recorder, new_study
+
+    run, sampler, after, during = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] == "during"
+    study = new_study(run, sampler=sampler)
+
+    class Dying(Recorder):
+        def __call__(self, *arguments):
+            if during and len(self.asked) == after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().__call__(*arguments)
+
+    for trial in search(study, run, Dying(), 30):
+        if not during and trial.number + 1 == after:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Trial]]:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    return {
+        sampler: run_all(new_study(folder / sampler, sampler=sampler), folder / sampler, 30)
+        for sampler in ALL_SAMPLERS
+    }
+
+
+@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
+@pytest.mark.parametrize(("after", "moment"), [(3, "during"), (12, "after"), (23, "during")])
+def test_killed_for_real_and_resumed(
+    sampler: str, after: int, moment: str, tmp_path: Path, uninterrupted: dict[str, list[Trial]]
+) -> None:
+    run = tmp_path / "run"
+    code = textwrap.dedent(KILLED)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    died = subprocess.run(
+        [sys.executable, "-c", code, str(run), sampler, str(after), moment], env=environment, check=False
+    )
+    assert died.returncode == -signal.SIGKILL
+    states = [trial.state for trial in read_trials(run)[0]]
+    assert states == [COMPLETE] * after + [RUNNING] * (moment == "during")
+    study = study_of(read_run(run)[0])
+    list(search(study, run, Recorder(), 30))
+    trials = read_trials(run)[0]
+    assert same(trials) == same(uninterrupted[sampler])
+    front = front_of(trials, study.reference.objectives)
+    expected = front_of(uninterrupted[sampler], study.reference.objectives)
+    assert [member.number for member in front] == [member.number for member in expected]
