@@ -300,7 +300,7 @@ def test_an_interrupt_tells_how_to_go_on(run: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("isonas.training.proxy.ProxyEvaluator.__call__", interrupt)
     result = isonas("resume", "run", "--trials", "4")
     assert result.exit_code == 130
-    assert "Go on with: isonas resume run" in result.stderr
+    assert "Go on with: isonas resume run --trials 4" in result.stderr
     assert [trial.state for trial in read_trials(run)[0]] == ["complete", "complete", "running"]
 
 

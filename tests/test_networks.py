@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+import isonas.networks.timm  # noqa: F401  (first, so that timm imports beside any torchvision)
 from isonas.errors import GenomeError
 from isonas.genome import Genome, Stem
 from isonas.networks.build import build_network, inflate_stem, inflation_factor
@@ -34,8 +35,6 @@ def randomised(network: nn.Module) -> nn.Module:
 def test_a_block_is_timms_with_copied_weights(kernel_size: int, squeeze: int) -> None:
     from timm.models._efficientnet_blocks import InvertedResidual
     from timm.models._efficientnet_blocks import SqueezeExcite as TimmSqueezeExcite
-
-    import isonas.networks.timm  # noqa: F401  (makes timm importable beside any torchvision)
 
     ours = randomised(Block(16, 48, squeeze, kernel_size))
     assert isinstance(ours, Block)
@@ -156,8 +155,6 @@ def test_a_fresh_classifier() -> None:
 
 def test_timm_creates_the_network_of_a_genome() -> None:
     import timm
-
-    import isonas.networks.timm  # noqa: F401
 
     genome = Genome(2, 16, 7, 3)
     torch.manual_seed(0)

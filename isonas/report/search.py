@@ -35,10 +35,14 @@ def follow(study: Study, done: Iterable[Trial], ending: Iterable[Trial], total: 
         for trial in ending:
             trials.append(trial)
             each = (time.monotonic() - start) / (len(trials) - before)
-            left = f"{each * (total - len(trials)) / 60:.0f} min left"
+            left = f"{_duration(each * (total - len(trials)))} left"
             progress.update(task, completed=len(trials), standing=_standing(study, trials), left=left)
             progress.console.print(_line(study, trial, trials))
     return len(trials)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 100 else f"{seconds:.0f} s"
 
 
 def print_front(front: Front) -> None:
