@@ -268,7 +268,8 @@ def _search(run: Path, study: Study, data: Dataset, time_limit: float, as_json: 
             ended = follow(study, done, ending, inputs.trials)
         except KeyboardInterrupt:
             click.echo(
-                f"\nStopped; every finished trial is kept. Go on with: isonas resume {run} --trials {inputs.trials}",
+                "\nStopped; every finished trial is kept. Go on with: "
+                f"isonas resume {run} --trials {inputs.trials}",
                 err=True,
             )
             raise
