@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 PART_SUFFIX = ".part"
-"""What a killed writer may leave behind ends so; the next writer of the folder may remove it."""
+"""What a killed writer may leave behind starts with a dot and ends so."""
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Fill a file through `write` under a temporary name, then rename it to `path`, synced to disk.
 
-    Raises OSError, and leaves neither a part nor a changed file behind then.
+    Raises OSError; no part is left behind then.
     """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART_SUFFIX)
     try:

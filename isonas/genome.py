@@ -161,7 +161,7 @@ def parse_se_ratio(value: object) -> Fraction:
         ratio = Fraction(value).limit_denominator(4096)
     except (ValueError, ZeroDivisionError, OverflowError):
         raise GenomeError(f"se_ratio is {value!r}; give 0 or 1/n, such as 1/4 or 0.25.") from None
-    if ratio != 0 and ratio.numerator != 1:
+    if abs(ratio - Fraction(value)) > Fraction(1, 10**9) or (ratio and ratio.numerator != 1):
         raise GenomeError(f"se_ratio is {value!r}; give 0 or 1/n, such as 1/4 or 0.25.")
     return ratio
 

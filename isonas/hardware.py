@@ -215,7 +215,9 @@ def parse_bytes(text: str) -> int:
 
 def parse_count(text: str) -> int:
     """A count from `20000000`, `20_000_000`, `20e6`, `20M` or `500k`; raises BudgetError."""
-    match = re.fullmatch(r"(\d[\d_]{0,17}(?:\.\d{1,9})?(?:e\d{1,2})?)([kMG])?", text.strip(), re.ASCII)
+    match = re.fullmatch(
+        r"(\d{1,15}(?:_\d{1,3}){0,5}(?:\.\d{1,9})?(?:e\d{1,2})?)([kMG])?", text.strip(), re.ASCII
+    )
     scale = {"k": 1e3, "M": 1e6, "G": 1e9}
     count = float(match[1]) * scale.get(match[2] or "", 1) if match else 0.0
     if not 1 <= count < 2**63:

@@ -55,8 +55,7 @@ class Reference:
                 values, low, high = np.log(values), np.log(low), np.log(high)
             # An axis on which the feasible set does not vary must not cost hypervolume.
             scaled[:, axis] = (values - low) / (high - low) if high > low else np.zeros(len(values))
-        # The one genome that sets a cost's maximum lies on the box's edge; let it in.
-        return np.where(np.isclose(scaled, 1), np.nextafter(1, 0), scaled)
+        return scaled
 
     def hypervolume(self, scored: Sequence[Scored]) -> float:
         """The share of the box that scored genomes dominate, in [0, 1]."""

@@ -230,7 +230,7 @@ def load_space(name_or_path: str) -> SearchSpace:
         ) from None
     try:
         document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpaceError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
     return parse_space(document, name=path.stem)
 
@@ -266,6 +266,8 @@ def _mapping(document: object, where: str, known: Sequence[str]) -> dict[str, An
 def _values(space: str, gene: str, listed: object) -> tuple[Any, ...]:
     if not isinstance(listed, list):
         raise SpaceError(f"space {space}: {gene} is {listed!r}; give a list, such as [{listed}].")
+    if not all(isinstance(value, bool | int | float | str) for value in listed):
+        raise SpaceError(f"space {space}: {gene} is {listed!r}; give a flat list of values.")
     try:
         if gene == "se_ratio":
             return tuple(parse_se_ratio(value) for value in listed)
@@ -275,8 +277,6 @@ def _values(space: str, gene: str, listed: object) -> tuple[Any, ...]:
         raise SpaceError(f"space {space}: {error}") from None
     if gene == "shared" and not all(isinstance(value, bool) for value in listed):
         raise SpaceError(f"space {space}: shared is {listed!r}; list true, false or both.")
-    if any(isinstance(value, list | dict) for value in listed):
-        raise SpaceError(f"space {space}: {gene} is {listed!r}; give a flat list of values.")
     return tuple(listed)
 
 

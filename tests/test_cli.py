@@ -15,7 +15,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from isonas.cli import COMMANDS, main
+from isonas.data.synthetic import synthetic
 from isonas.search.log import read_trials
+from tests.test_data import encoded, write_parquet
 
 SHORT = ["--data", "synthetic", "--epochs", "1", "--epoch-images", "64", "--threads", "1"]
 TINY = """
@@ -190,6 +192,9 @@ def test_common_fronts_of_several_runs(here: Path) -> None:
     assert both["hypervolume"] >= max(front["hypervolume"] for front in alone)
     single = [(row["genome"], row["error"]) for front in alone for row in front["front"]]
     assert {(row["genome"], row["error"]) for row in both["front"]} <= set(single)
+    assert {row["run"] for row in both["front"]} <= {"run1", "run2"}
+    assert isonas("front", "run1", "run2", "--csv").stdout.splitlines()[0].endswith(",trial,run")
+    assert document("front", "run1", "./run1") == alone[0]
     document("search", "tiny.yaml", *SHORT, "--trials", "1", "--objectives", "error,params", "--run", "run3")
     result = isonas("front", "run1", "run3")
     assert (result.exit_code, "differ in objectives" in result.stderr) == (2, True)
@@ -264,6 +269,8 @@ def run(here: Path) -> Path:
         ("other inputs: seed;", "--seed 5"),
         ("other inputs: sampler, epochs;", "--epochs 3 --sampler random"),
         ("other inputs: budget.max_params;", "--max-params 1M"),
+        ("other inputs: budget.board, budget.arena.channel", "--board stm32f746"),
+        ("other inputs: precision;", "--precision {other}"),
         ("other inputs: objectives;", "--objectives error,params"),
         ("other inputs: data_fingerprint, data_side, class_names;", "--data digits"),
         ("other inputs: input;", "--input 32"),
@@ -271,7 +278,46 @@ def run(here: Path) -> Path:
     ],
 )
 def test_a_resume_with_other_inputs_names_them(run: Path, says: str, arguments: str) -> None:
-    fails(says, 2, "search", *arguments.split(), "--run", "run", "--resume", "--trials", "3")
+    recorded = (run / "study.yaml").read_text(encoding="utf-8")
+    other = "fp32" if "precision: bf16" in recorded else "bf16"
+    typed = arguments.format(other=other).split()
+    fails(says, 2, "search", *typed, "--run", "run", "--resume", "--trials", "3")
+
+
+def test_a_resume_may_repeat_any_part_of_its_budget(here: Path) -> None:
+    limits = ["--max-params", "1M", "--max-memory", "1MiB", "--board", "stm32f746"]
+    document("search", "tiny.yaml", *SHORT, *limits, "--trials", "1", "--run", "run")
+    for part in (limits[:2], limits[2:4], limits[4:], limits):
+        document("search", *part, "--run", "run", "--resume")
+    fails("other inputs: budget.max_params;", 2, "search", "--max-params", "2M", "--run", "run", "--resume")
+
+
+def test_images_are_found_again_from_another_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [encoded(image.transpose(1, 2, 0)) for image in synthetic(60).train.pixels]
+    write_parquet(here / "train.parquet", images, synthetic(60).train.labels.tolist())
+    arguments = ["--data", "parquet:train.parquet", *SHORT[2:]]
+    document("search", "tiny.yaml", *arguments, "--trials", "1", "--run", "run")
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    document("resume", "../run", "--trials", "2")
+    assert len(read_trials(here / "run")[0]) == 2
+
+
+def test_too_few_images_are_found_before_there_is_a_run(here: Path) -> None:
+    images = [encoded(image.transpose(1, 2, 0)) for image in synthetic(8).train.pixels]
+    write_parquet(here / "few.parquet", images, [0] * 7 + [1])
+    result = isonas("search", "tiny.yaml", "--data", "parquet:few.parquet", "--run", "run")
+    assert (result.exit_code, "cannot be split by class" in result.stderr) == (1, True)
+    assert not (here / "run").exists()
+
+
+def test_brackets_are_text(here: Path) -> None:
+    (here / "odd.yaml").write_text("name: x [/y] [bold]z" + TINY, encoding="utf-8")
+    assert "x [/y] [bold]z: 32 genomes" in isonas("space", "odd.yaml").stdout
+
+
+def test_a_batch_of_one_is_a_reason(here: Path) -> None:
+    fails("is not between 2 and", 2, "search", "tiny.yaml", "--epoch-images", "1")
 
 
 def test_a_held_run_is_refused(run: Path) -> None:
@@ -370,7 +416,7 @@ def test_killed_and_resumed_trainings_are_bit_identical(here: Path) -> None:
     while not second.exists() and killed.poll() is None:
         time.sleep(0.001)
     killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    assert killed.wait() == -signal.SIGKILL
     resumed = document("resume", "cut")
     assert resumed == document("front", "whole")
     curves = [
@@ -389,7 +435,7 @@ def test_bench_cost_counts_a_space() -> None:
     assert found["genomes_per_second"] == pytest.approx(found["genomes"] / found["seconds"])
 
 
-def test_a_read_only_place_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_cannot_lie_in_a_file(here: Path) -> None:
     blocked = here / "file"
     blocked.write_text("", encoding="utf-8")
     fails("cannot be written", 1, "search", "tiny.yaml", *SHORT, "--run", "file/run")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from fractions import Fraction
@@ -18,10 +19,9 @@ from torch.nn import functional
 
 from isonas.cli import main
 from isonas.data.augment import normalise
-from isonas.data.resize import downsample
 from isonas.data.synthetic import synthetic
 from isonas.errors import ExportError
-from isonas.export.pytorch import export_pytorch, refuse_existing_output, standalone_source
+from isonas.export.pytorch import export_pytorch, standalone_source
 from isonas.genome import Genome, Stem
 from isonas.networks.build import build_network
 from isonas.search.log import read_trials
@@ -54,7 +54,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
     (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
     isonas(
-        "search", str(folder / "space.yaml"), "--data", "synthetic", "--epochs", "2", "--threads", "1",
+        "search", str(folder / "space.yaml"), "--data", "synthetic", "--epochs", "1", "--threads", "1",
+        "--epoch-images", "128", "--seed", "1",
         "--trials", "8", "--sampler", "random", "--run", str(folder / "run"),
     )  # fmt: skip
     return folder / "run"
@@ -148,6 +149,10 @@ def test_what_cannot_be_exported(run: Path, tmp_path: Path) -> None:
     fails("--classes is for a GENOME", 2, "export", str(run), "--classes", "3", *out)
     fails("which is no whole factor", 1, "export", str(run), "--input", "20", *out)
     fails("does not divide input 33", 1, "export", str(run), "--input", "33", *out)
+    fails("--data is for a training; give --epochs", 2, "export", str(run), "--data", "digits", *out)
+    fails("--seed is for a training", 2, "export", str(run), "--seed", "1", *out)
+    genome = "isonet_l1_c8_r8_e2_se4_conv_m2_h0"
+    fails("--select is for a run", 2, "export", genome, "--select", "best", "--epochs", "0", *out)
     (tmp_path / "out").mkdir()
     fails("exists; remove it", 1, "export", str(run), *out)
     assert list((tmp_path / "out").iterdir()) == []
@@ -203,7 +208,6 @@ def test_an_export_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(ExportError, match="nothing was written"):
         export_pytorch(build_network(genome, 8, 3), genome, 8, torch.randn(2, 3, 8, 8), {}, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
-    refuse_existing_output(tmp_path / "out")
 
 
 def test_the_standalone_source_imports_pytorch_and_the_standard_library_alone() -> None:
@@ -225,4 +229,33 @@ def test_images_smaller_than_the_deployment_are_upsampled_in_training(tmp_path: 
     )  # fmt: skip
     assert result.exit_code == 0
     assert "--input 16 would train and deploy at theirs" in result.stderr
-    assert downsample(synthetic().train, 16).side == 16
+
+
+def test_members_that_are_exported_already_are_left_as_they_are(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = isonas("front", str(run))["front"][0]["genome"]
+    isonas("export", str(run), "--select", first, "--output", str(out / first))
+    written = (out / first / "model.pt2").stat().st_mtime_ns
+    rest = isonas("export", str(run), "--select", "front", "--output", str(out))
+    assert len(list(out.iterdir())) == len(rest) + 1
+    assert (out / first / "model.pt2").stat().st_mtime_ns == written
+
+
+def test_weights_of_something_else_are_refused(run: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    number = isonas("front", str(copy))["front"][0]["trial"]
+    save_file({"a": np.zeros(3)}, copy / "weights" / f"{number}.safetensors")
+    fails(f"does not hold the weights of trial {number}", 1, "export", str(copy))
+
+
+def test_a_training_that_cannot_be_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> None:
+        raise RuntimeError("can't allocate memory")
+
+    monkeypatch.setattr("isonas.training.deployed.build_network", exhausted)
+    genome = "isonet_l1_c8_r8_e2_se4_conv_m2_h0"
+    arguments = ["--data", "synthetic", "--epochs", "1", "--input", "16", "--output", str(tmp_path / "out")]
+    fails("training stopped: can't allocate memory", 1, "export", genome, *arguments)

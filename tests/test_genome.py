@@ -76,7 +76,9 @@ def test_se_ratios_are_read(value: object, ratio: Fraction) -> None:
     assert parse_se_ratio(value) == ratio
 
 
-@pytest.mark.parametrize("value", [0.3, "2/3", -0.25, "1/0", "x", True, None, float("nan"), float("inf"), 2])
+@pytest.mark.parametrize(
+    "value", [0.3, "2/3", -0.25, "1/0", "x", True, None, float("nan"), float("inf"), 2, 0.0001, 1e-9]
+)
 def test_other_se_ratios_are_refused(value: object) -> None:
     with pytest.raises(GenomeError, match="give 0 or 1/n"):
         parse_se_ratio(value)

@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -43,6 +44,7 @@ def trial(number: int, state: str = COMPLETE, genome: Genome | None = None) -> T
         seed=2**32 - 1,
         started_at="2026-01-01T00:00:00.000+00:00",
         error=0.5 if state == COMPLETE else None,
+        error_se=0.01 if state == COMPLETE else None,
         curve_epochs=(1, 2) if state == COMPLETE else (),
         curve_error=(0.75, 0.5) if state == COMPLETE else (),
         reason="none" if state == FAILED else None,
@@ -171,3 +173,59 @@ def test_a_full_disk_leaves_the_log_readable(run: Path, monkeypatch: pytest.Monk
         write_trial(run, trial(0, RUNNING))
     assert read_trials(run) == ([trial(0)], [])
     assert [path.name for path in (run / "trials").iterdir()] == ["0.parquet"]
+
+
+def test_nothing_is_merged_over_a_file_that_cannot_be_read(run: Path) -> None:
+    for number in range(4):
+        write_trial(run, trial(number))
+    compact(run, after=4)
+    merged = run / "trials.parquet"
+    damaged = merged.read_bytes()[:-1] + b"?"
+    merged.write_bytes(damaged)
+    write_trial(run, trial(4))
+    compact(run, after=1)
+    assert merged.read_bytes() == damaged
+    assert (run / "trials" / "4.parquet").exists()
+
+
+def test_files_set_aside_never_replace_each_other(run: Path) -> None:
+    for content in (b"one", b"two"):
+        (run / "trials.parquet").write_bytes(content)
+        with hold(run) as set_aside:
+            assert len(set_aside) == 1
+    assert {path.read_bytes() for path in run.glob("trials.parquet.torn*")} == {b"one", b"two"}
+
+
+def test_a_disk_that_fails_is_not_taken_for_a_torn_file(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_trial(run, trial(0))
+
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("isonas.search.log.pq.read_table", failing)
+    with pytest.raises(LogError, match="Input/output error"), hold(run):
+        pass
+    assert [path.name for path in (run / "trials").iterdir()] == ["0.parquet"]
+
+
+@pytest.mark.parametrize(
+    "broken", [{"error": None}, {"error": float("nan")}, {"error_se": None}, {"state": "odd"}, {"number": -1}]
+)
+def test_rows_that_make_no_trial_are_set_aside(run: Path, broken: dict[str, Any]) -> None:
+    write_trial(run, replace(trial(0), **broken))
+    (path,) = (run / "trials").iterdir()
+    path.rename(run / "trials" / "0.parquet")
+    assert len(read_trials(run)[1]) == 1
+
+
+def test_a_part_under_another_trials_name_is_set_aside(run: Path) -> None:
+    write_trial(run, trial(3))
+    (run / "trials" / "3.parquet").rename(run / "trials" / "4.parquet")
+    assert "it does not hold trial 4" in read_trials(run)[1][0]
+
+
+def test_a_full_disk_while_taking_hold_is_a_sentence(run: Path) -> None:
+    (run / "trials").rmdir()
+    (run / "trials").write_text("", encoding="utf-8")
+    with pytest.raises(LogError, match="cannot be written"), hold(run):
+        pass

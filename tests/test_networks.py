@@ -166,6 +166,10 @@ def test_timm_creates_the_network_of_a_genome() -> None:
     assert config["input_size"] == (3, 28, 28)
     images = torch.randn(2, 3, 28, 28)
     torch.testing.assert_close(theirs.eval()(images), ours.eval()(images))
+    features = timm.create_model("isonet", genome=str(genome), img_size=28, num_classes=0)
+    assert features(images).shape == (2, genome.head_features)
+    features.reset_classifier(5, "avg")  # type: ignore[operator]
+    assert features(images).shape == (2, 5)
     with pytest.raises(ValueError, match="in_chans"):
         timm.create_model("isonet", genome=str(genome), img_size=28, in_chans=1)
 

@@ -205,6 +205,52 @@ def test_weights_of_front_members_alone_are_kept(tmp_path: Path) -> None:
         load_weights(run, front[0].number)
 
 
+def test_a_kill_between_weights_and_row_loses_no_members_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every trial: what the log calls the front has its weights, whenever the process dies."""
+    run = tmp_path / "run"
+    study = new_study(run, sampler="random")
+
+    def dying(folder: Path, trial: Trial) -> None:
+        if trial.state == COMPLETE:
+            logged = [one for one in read_trials(folder)[0] if one.state == COMPLETE]
+            for member in front_of(logged, study.reference.objectives):
+                assert weights_path(folder, member.number).exists()
+        write_trial(folder, trial)
+
+    monkeypatch.setattr("isonas.search.study.write_trial", dying)
+    assert len(list(search(study, run, Recorder(), 25))) == 25
+
+
+def test_chance_is_that_of_the_data(tmp_path: Path) -> None:
+    """Costs may be reckoned for other classes than the trials tell apart."""
+    study = new_study(tmp_path / "run", classes=1000)
+    assert study.reference.point[0] == 0.9
+
+
+def test_a_start_that_was_killed_is_started_again(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for folder in ("trials", "weights"):
+        (run / folder).mkdir(parents=True)
+    (run / "lock").touch()
+    study = new_study(run)
+    assert read_run(run)[0] == study.inputs
+
+
+def test_a_hopeless_search_is_not_resumed(tmp_path: Path) -> None:
+    study = new_study(tmp_path / "run", sampler="random")
+    alike = TrainingError("the same every time")
+
+    def broken(*_: Any) -> Any:
+        raise alike
+
+    for _ in range(2):
+        with pytest.raises(TrainingError, match="failed alike"):
+            list(search(study, tmp_path / "run", broken, 10))
+    assert len(read_trials(tmp_path / "run")[0]) == 3
+
+
 def test_no_trial_starts_after_the_deadline(tmp_path: Path) -> None:
     recorder = Recorder()
     study = new_study(tmp_path / "run")
@@ -241,7 +287,11 @@ def test_a_damaged_study_file_gets_a_sentence(tmp_path: Path) -> None:
     new_study(tmp_path / "run")
     file = tmp_path / "run" / "study.yaml"
     text = file.read_text(encoding="utf-8")
-    for damaged in (text[:300], "[]", "inputs: {", text.replace("sampler: tpe\n", "")):
+    values = {"sampler: tpe": "sampler: ehvi", "threads: 1": "threads: two", "- madds": "- latency",
+              "trials: 30": "trials: null", "  - 0.9": "  - x", "  - 0.0\n": ""}  # fmt: skip
+    assert all(old in text for old in values)
+    broken = [text.replace(old, new) for old, new in values.items()]
+    for damaged in (text[:300], "[]", "inputs: {", text.replace("sampler: tpe\n", ""), *broken):
         file.write_text(damaged, encoding="utf-8")
         with pytest.raises(LogError, match="cannot be read"):
             read_run(tmp_path / "run")

@@ -130,6 +130,9 @@ GOOD: dict[str, Any] = {"input": 32, "classes": 10, "genes": {"depth": [2], "int
         ({"genes": {"depth": []}}, "depth has no values"),
         ({"genes": {"depth": [2, 2]}}, "depth lists a value twice"),
         ({"genes": {"depth": [[2]]}}, "give a flat list"),
+        ({"genes": {"depth": [{2}]}}, "give a flat list"),
+        ({"genes": {"depth": [None]}}, "give a flat list"),
+        ({"genes": {"se_ratio": [0.0001]}}, "se_ratio is 0.0001; give 0 or 1/n"),
         ({"genes": {"depth": [2.5]}}, "depth is 2.5; give a whole number from 1 to 1000"),
         ({"genes": {"depth": [0]}}, "depth is 0"),
         ({"genes": {"stem": ["s2b"]}}, "stem 's2b' is unknown; choose one of s2d, conv, resize"),
@@ -178,6 +181,10 @@ def test_files_that_are_no_space(tmp_path: Path) -> None:
     broken.write_text("genes: [", encoding="utf-8")
     with pytest.raises(SpaceError, match="is not YAML"):
         load_space(str(broken))
+    for text in ("description: 2024-13-01", f"input: {'9' * 5000}", "[" * 5000):
+        broken.write_text(text, encoding="utf-8")
+        with pytest.raises(SpaceError, match="is not YAML"):
+            load_space(str(broken))
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SpaceError, match="no search space"):

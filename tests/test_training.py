@@ -71,6 +71,7 @@ def test_the_designs_examples() -> None:
     assert [proxy_input(r, 64, 224) for r in (7, 14, 28, 16, 128)] == [56, 56, 56, 64, 64]
     assert proxy_input(14, 64, 32) == 28
     assert proxy_input(7, 64, 112) == 56
+    assert proxy_input(7, 40, 112) == 28
 
 
 def test_mcu_proxies_can_all_be_deployed() -> None:
@@ -131,7 +132,7 @@ def test_speeding_up_changes_no_result_and_no_name() -> None:
 
 
 def evaluator(**changes: Any) -> ProxyEvaluator:
-    arguments: dict[str, Any] = {"largest_input": 16, "seed": 3, **changes}
+    arguments: dict[str, Any] = {"input_side": 16, "seed": 3, **changes}
     return ProxyEvaluator(synthetic(), RECIPE, CPU, **arguments)
 
 
@@ -165,7 +166,7 @@ def test_a_genomes_result_does_not_depend_on_what_was_evaluated_before() -> None
 def test_the_proxy_learns_and_reports_the_error_of_the_weights_it_returns() -> None:
     data = synthetic()
     curve, state = evaluator()(SMALL, 0, 3, None)
-    assert curve[-1].error < 0.25 < 0.75
+    assert curve[-1].error < 0.25
     assert curve[-1].loss < curve[0].loss
     network = build_network(SMALL, 16, data.classes)
     network.load_state_dict(state.network)
@@ -177,14 +178,14 @@ def test_the_proxy_learns_and_reports_the_error_of_the_weights_it_returns() -> N
 
 
 def test_the_proxy_shrinks_the_input_and_nothing_else() -> None:
-    _, small = evaluator(largest_input=8)(SMALL, 0, 1, None)
+    _, small = evaluator(source_side=8)(SMALL, 0, 1, None)
     _, large = evaluator()(SMALL, 0, 1, None)
     differing = {name for name, tensor in small.network.items() if tensor.shape != large.network[name].shape}
     assert differing == {"stem.conv.conv.weight"}
 
 
 def test_a_loss_that_is_no_number_is_a_reason() -> None:
-    wild = ProxyEvaluator(synthetic(), replace(RECIPE, peak_rate=1e30), CPU, largest_input=16, seed=0)
+    wild = ProxyEvaluator(synthetic(), replace(RECIPE, peak_rate=1e30), CPU, input_side=16, seed=0)
     with pytest.raises(TrainingError, match="the loss became nan in epoch 1"):
         wild(SMALL, 0, 3, None)
 
@@ -236,7 +237,7 @@ def test_the_machine_is_probed(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(st.sampled_from(["bf16", "fp32"]), st.sampled_from([3, 5]))
 def test_both_precisions_train(precision: str, kernel_size: int) -> None:
     genome = replace(SMALL, kernel_size=kernel_size)
-    train = ProxyEvaluator(synthetic(), RECIPE, Machine("cpu", precision, 1), largest_input=16, seed=0)
+    train = ProxyEvaluator(synthetic(), RECIPE, Machine("cpu", precision, 1), input_side=16, seed=0)
     curve, state = train(genome, 0, 3, None)
     assert curve[-1].error < 0.5
     assert all(np.isfinite(array).all() for array in state.weights().values())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isonas.cli.options import Count, cache_option, json_option
+from isonas.cli.options import EPOCH_IMAGES, cache_option, json_option
 from isonas.errors import ExportError, UsageError
 
 if TYPE_CHECKING:
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 @click.argument("what", metavar="RUN|GENOME")
 @click.option(
     "--select",
-    default="best",
-    show_default=True,
-    help="Of a run: best, front, a trial's number, or a genome.",
+    help="Of a run: best, front, a trial's number, or a genome. Default: best.",
 )
 @click.option(
     "--format",
@@ -43,7 +41,7 @@ if TYPE_CHECKING:
     type=click.IntRange(0),
     help="Train this long at the deployment input first; 0 exports untrained weights.",
 )
-@click.option("--epoch-images", type=Count(), help="Training images an epoch takes. Default: all.")
+@click.option("--epoch-images", type=EPOCH_IMAGES, help="Training images an epoch takes. Default: all.")
 @click.option(
     "--input",
     "input_side",
@@ -73,6 +71,11 @@ def export(what: str, as_json: bool, **options: Any) -> None:  # fmt: skip
       isonas export runs/quick-clutter-1 --select best
       isonas export isonet_l4_c32_r8_e3_se4_s2d --data clutter --epochs 4 --input 32
     """
+    if options["epochs"] is None:
+        for name in ("data", "epoch_images", "seed"):
+            if options[name] is not None:
+                typed = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{typed} is for a training; give --epochs N with it.")
     run = Path(what)
     if run.is_dir():
         exports = _of_run(run, options)
@@ -80,10 +83,16 @@ def export(what: str, as_json: bool, **options: Any) -> None:  # fmt: skip
         exports = [_of_genome(what, options)]
     else:
         raise UsageError(f"{what!r} is neither the folder of a run nor a genome (isonet_…).")
+    taken = [folder for _, _, folder in exports if folder.exists()]
+    if len(taken) == len(exports):
+        raise ExportError(f"{taken[0]} exists; remove it, or give another folder with --output DIR.")
+    for folder in taken:
+        click.echo(f"{folder} exists and is left as it is", err=True)
     manifests = []
     for make, budget, folder in exports:
-        manifests.append(_written(make, budget, folder, options["form"]))
-        click.echo(f"wrote {folder}", err=True)
+        if folder not in taken:
+            manifests.append(_written(make, budget, folder, options["form"]))
+            click.echo(f"wrote {folder}", err=True)
     if as_json:
         click.echo(json.dumps(manifests if options["select"] == "front" else manifests[0], indent=2))
 
@@ -100,9 +109,10 @@ def _of_run(run: Path, options: dict[str, Any]) -> list[Export]:
     if options["classes"]:
         raise UsageError("--classes is for a GENOME; the classes of a run are those of its data.")
     side = options["input_side"] or inputs.input
-    trials = _selected(run, options["select"], reference.objectives)
+    select = options["select"] or "best"
+    trials = _selected(run, select, reference.objectives)
     base = options["output"] or run / "export"
-    alone = options["output"] and options["select"] != "front"
+    alone = options["output"] and select != "front"
     exports: list[Export] = []
     for trial in trials:
         if options["epochs"] is None:
@@ -125,6 +135,8 @@ def _of_genome(text: str, options: dict[str, Any]) -> Export:
             "a GENOME has no weights yet: give --data SOURCE and --epochs N to train it, or --epochs 0 to "
             "export it untrained."
         )
+    if options["select"]:
+        raise UsageError("--select is for a run; a GENOME is exported itself.")
     if options["epochs"] and options["classes"]:
         raise UsageError("--classes is for --epochs 0; a training takes the classes of its data.")
     make = partial(_trained, genome, side, options["classes"] or 1000, options, None)
@@ -172,9 +184,8 @@ def _trained(
 
 def _written(make: Callable[[], Origin], budget: Budget, folder: Path, form: str) -> dict[str, Any]:
     from isonas.export.manifest import manifest_of
-    from isonas.export.pytorch import export_pytorch, refuse_existing_output
+    from isonas.export.pytorch import export_pytorch
 
-    refuse_existing_output(folder)
     origin = make()
     manifest = manifest_of(origin, form, budget)
     return export_pytorch(origin.network, origin.genome, origin.input_side, origin.examples, manifest, folder)

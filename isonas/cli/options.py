@@ -29,17 +29,26 @@ class Size(click.ParamType[int]):
 
 
 class Count(click.ParamType[int]):
-    """A count, such as 20M."""
+    """A count, such as 20M, within bounds."""
 
     name = "count"
+
+    def __init__(self, low: int = 1, high: int = 2**62) -> None:
+        self._low = low
+        self._high = high
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """The count that was typed."""
         try:
-            return value if isinstance(value, int) else parse_count(str(value))
+            count = value if isinstance(value, int) else parse_count(str(value))
         except BudgetError as error:
             self.fail(str(error), param, ctx)
+        if not self._low <= count <= self._high:
+            self.fail(f"{value} is not between {self._low:,} and {self._high:,}.", param, ctx)
+        return count
 
+
+EPOCH_IMAGES = Count(2, 100_000_000)
 
 BUDGET_OPTIONS = (
     "board",

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from isonas.cli.options import (
     BUDGET_OPTIONS,
-    Count,
+    EPOCH_IMAGES,
     budget_from,
     budget_options,
     cache_option,
@@ -23,13 +23,14 @@ from isonas.cli.options import (
     json_option,
 )
 from isonas.errors import RunError, UsageError
+from isonas.search import SAMPLER_NAMES
 
 if TYPE_CHECKING:
     from isonas.data.dataset import Dataset
+    from isonas.hardware import Budget
     from isonas.search.inputs import Inputs
     from isonas.search.study import Study
 
-SAMPLERS = ("tpe", "nsga2", "random")
 CPU_EPOCH_IMAGES = 4000
 
 
@@ -60,7 +61,7 @@ CPU_EPOCH_IMAGES = 4000
 @click.option("--epochs", default=4, show_default=True, type=click.IntRange(1), help="Epochs of a trial.")
 @click.option(
     "--epoch-images",
-    type=Count(),
+    type=EPOCH_IMAGES,
     help="Training images an epoch takes. Default: 4,000 on a CPU, all on a GPU.",
 )
 @click.option(
@@ -86,7 +87,7 @@ CPU_EPOCH_IMAGES = 4000
     "--sampler",
     default="tpe",
     show_default=True,
-    type=click.Choice(SAMPLERS),
+    type=click.Choice(SAMPLER_NAMES),
     help="What proposes genomes.",
 )
 @click.option(
@@ -95,6 +96,13 @@ CPU_EPOCH_IMAGES = 4000
     show_default=True,
     type=click.Choice(["auto", "cpu", "cuda"]),
     help="Where trials train.",
+)
+@click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "bf16", "fp32"]),
+    help="Number format of trials; auto measures whether bf16 is fast here.",
 )
 @click.option("--threads", type=click.IntRange(1), help="CPU threads. Default: all usable cores.")
 @cache_option
@@ -130,6 +138,7 @@ def search(ctx: click.Context, /, **options: Any) -> None:  # fmt: skip
 
 def start_run(options: dict[str, Any], time_limit: float) -> None:
     """Resolve the options of a new search, make its folder and search."""
+    from isonas.data.dataset import split_validation
     from isonas.search.inputs import create_run, refuse_existing
     from isonas.search.study import study_of
 
@@ -137,6 +146,7 @@ def start_run(options: dict[str, Any], time_limit: float) -> None:
     refuse_existing(run)
     inputs, data = _new_inputs(options)
     study = study_of(inputs)
+    split_validation(data.train.labels, inputs.seed)
     create_run(run, inputs, study.reference)
     _search(run, study, data, time_limit, options["as_json"])
 
@@ -176,7 +186,7 @@ def _new_inputs(options: dict[str, Any]) -> tuple[Inputs, Dataset]:
     budget = budget_from(options)
     objectives = parse_objectives(options["objectives"])
     data = open_dataset(options["data"], _cache(options))
-    machine = probe_machine(options["device"], options["threads"])
+    machine = probe_machine(options["device"], options["threads"], options["precision"])
     epoch_images = options["epoch_images"]
     if epoch_images is None and machine.device == "cpu":
         epoch_images = min(CPU_EPOCH_IMAGES, len(data.train))
@@ -219,9 +229,10 @@ def _given_inputs(recorded: Inputs, options: dict[str, Any], given: set[str], da
     if "objectives" in given:
         over["objectives"] = parse_objectives(options["objectives"])
     if given & set(BUDGET_OPTIONS):
-        over["budget"] = budget_from(options)
-    if "device" in given and options["device"] != "auto":
-        over["device"] = options["device"]
+        over["budget"] = _given_budget(recorded.budget, options, given)
+    for name in ("device", "precision"):
+        if name in given and options[name] != "auto":
+            over[name] = options[name]
     return replace(
         recorded,
         data=data.source,
@@ -230,6 +241,18 @@ def _given_inputs(recorded: Inputs, options: dict[str, Any], given: set[str], da
         class_names=data.class_names,
         **over,
     )
+
+
+def _given_budget(recorded: Budget, options: dict[str, Any], given: set[str]) -> Budget:
+    """The budget of the given options, what was not given as recorded."""
+    budget = budget_from({**options, "board": options["board"] or recorded.board})
+    fields = {
+        "max_memory": "max_memory_bytes",
+        "max_flash": "max_flash_bytes",
+        **{name: name for name in ("max_params", "max_madds", "memory_model", "dtype")},
+    }
+    kept = {field: getattr(recorded, field) for name, field in fields.items() if name not in given}
+    return replace(budget, **kept)
 
 
 def _search(run: Path, study: Study, data: Dataset, time_limit: float, as_json: bool) -> None:
@@ -246,7 +269,7 @@ def _search(run: Path, study: Study, data: Dataset, time_limit: float, as_json: 
         click.echo(note, err=True)
     click.echo(
         f"{len(study.feasible.columns):,} of {len(study.space.columns):,} genomes are feasible; searching "
-        f"in {run}",
+        f"in {run} ({inputs.device}, {inputs.precision}, {inputs.threads} threads)",
         err=True,
     )
     require_device(inputs.device)
@@ -255,7 +278,8 @@ def _search(run: Path, study: Study, data: Dataset, time_limit: float, as_json: 
         data,
         Recipe(inputs.epochs, inputs.epoch_images, inputs.batch_size),
         Machine(inputs.device, inputs.precision, inputs.threads),
-        largest_input=inputs.largest_proxy_input,
+        input_side=inputs.input,
+        source_side=inputs.source_side,
         seed=inputs.seed,
     )
     deadline = time.monotonic() + time_limit
@@ -296,8 +320,8 @@ def parse_seconds(text: str) -> float:
 
 def _warn_of_high_resolution(study: Study) -> None:
     highest = int(study.feasible.columns.internal_resolution.max())
-    side = min(study.inputs.data_side, study.inputs.largest_proxy_input)
-    if highest > side / 2 and study.inputs.input > study.inputs.data_side:
+    side = min(study.inputs.source_side, study.inputs.input)
+    if highest > side / 2 and study.inputs.input > side:
         click.echo(
             f"isonas: internal resolutions up to {highest} are more than half of the {side} pixels that "
             "trials read, so the stem compresses little there and the gain of resolution is hidden; use "

@@ -55,24 +55,23 @@ def parquet(path: str, cache: Path) -> Dataset:
     train, held_back = _splits(_files(path), path)
     layout = _layout(train[0])
     digest = hashlib.blake2b(digest_size=16)
-    for file in (*train, *held_back):
-        digest.update(_digest(file))
+    for role, files in (("train", train), ("held back", held_back)):
+        digest.update(f"{role} {len(files)}".encode())
+        for file in files:
+            digest.update(_digest(file))
     fingerprint = digest.hexdigest()
     side = cached(cache, f"{fingerprint}-side", lambda: (np.array(_common_side(train, layout)),))[0]
-    splits = [
-        _decoded(files, layout, int(side), cache, f"{fingerprint}-{name}")
-        for name, files in (("train", train), ("held-back", held_back))
-        if files
-    ]
-    largest = max(int(images.labels.max()) for images in splits)
+    training = _decoded(train, layout, int(side), cache, f"{fingerprint}-train")
+    test = _decoded(held_back, layout, int(side), cache, f"{fingerprint}-held-back")
+    largest = max(int(images.labels.max()) for images in (training, test) if len(images))
     names = layout.class_names or tuple(str(label) for label in range(largest + 1))
     if largest >= len(names):
         raise DataError(
             f"{path} has a label {largest}, but its metadata names {len(names)} classes; "
             "mend the labels or the metadata."
         )
-    test = splits[1] if held_back else None
-    return Dataset(f"parquet:{path}", fingerprint, names, splits[0], test, mirror=True)
+    source = f"parquet:{Path(path).absolute()}"
+    return Dataset(source, fingerprint, names, training, test if len(test) else None, mirror=True)
 
 
 def _files(path: str) -> list[Path]:
@@ -82,8 +81,10 @@ def _files(path: str) -> list[Path]:
     elif place.is_file():
         found = [place]
     else:
-        pattern = place.relative_to(place.anchor)
-        found = sorted(Path(place.anchor or ".").glob(str(pattern)))
+        try:
+            found = sorted(Path(place.anchor or ".").glob(str(place.relative_to(place.anchor))))
+        except (OSError, ValueError):
+            found = []
     if not found:
         there = "has no .parquet file" if place.is_dir() else "does not exist"
         raise UsageError(f"--data parquet:{path} {there}; give a Parquet file, a folder of them, or a glob.")

@@ -18,8 +18,13 @@ Array = npt.NDArray[Any]
 
 
 def default_cache() -> Path:
-    """`$XDG_CACHE_HOME/isonas`, or `.cache/isonas` in the home folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isonas"
+    """`$XDG_CACHE_HOME/isonas`, else `.cache/isonas` in the home folder (or here, without one)."""
+    if "XDG_CACHE_HOME" in os.environ:
+        return Path(os.environ["XDG_CACHE_HOME"]) / "isonas"
+    try:
+        return Path.home() / ".cache" / "isonas"
+    except RuntimeError:
+        return Path(".cache") / "isonas"
 
 
 def cached(folder: Path, key: str, make: Callable[[], tuple[Array, ...]]) -> tuple[Array, ...]:

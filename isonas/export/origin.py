@@ -19,7 +19,7 @@ from isonas.networks.build import build_network, inflate_stem, inflation_factor
 from isonas.networks.isometric import IsometricNet
 from isonas.search.inputs import Inputs
 from isonas.search.log import Trial
-from isonas.search.weights import load_weights
+from isonas.search.weights import load_weights, weights_path
 from isonas.training.deployed import train_deployed
 from isonas.training.machine import Machine
 from isonas.training.recipe import Recipe
@@ -61,7 +61,13 @@ def from_proxy(run: Path, trial: Trial, inputs: Inputs, input_side: int) -> Orig
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
     small_side = trial.genome.internal_resolution * stem_block(trial.genome, trial.proxy_input)
     small = build_network(trial.genome, small_side, classes)
-    small.load_state_dict(tensors)
+    try:
+        small.load_state_dict(tensors)
+    except RuntimeError:
+        raise ExportError(
+            f"{weights_path(run, trial.number)} does not hold the weights of trial {trial.number}; remove it "
+            "and give --epochs N to train them again."
+        ) from None
     network = build_network(trial.genome, input_side, classes)
     network.load_state_dict(inflate_stem(tensors, trial.genome, trial.proxy_input, input_side))
     examples = _noise(input_side)

@@ -39,12 +39,6 @@ class Exported:
     parity_error: float
 
 
-def refuse_existing_output(folder: Path) -> None:
-    """Raise ExportError where something lies at `folder` already."""
-    if folder.exists():
-        raise ExportError(f"{folder} exists; remove it, or give another folder with --output DIR.")
-
-
 def export_pytorch(
     network: IsometricNet,
     genome: Genome,
@@ -60,7 +54,8 @@ def export_pytorch(
     written. Raises ExportError where the folder exists or cannot be written, or a form does not
     compute the same.
     """
-    refuse_existing_output(folder)
+    if folder.exists():
+        raise ExportError(f"{folder} exists; remove it, or give another folder with --output DIR.")
     network = network.eval().to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

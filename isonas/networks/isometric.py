@@ -52,7 +52,7 @@ class IsometricNet(nn.Module):
         self.head_act = nn.Hardswish()
         self.features = nn.Linear(head_width, head_features) if head_features else nn.Identity()
         self.features_act = nn.Hardswish() if head_features else nn.Identity()
-        self.classifier = nn.Linear(head_features or head_width, classes)
+        self.classifier = nn.Linear(self.head_hidden_size, classes) if classes else nn.Identity()
         initialise(self)
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -76,12 +76,17 @@ class IsometricNet(nn.Module):
         """The last fully connected layer."""
         return self.classifier
 
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the last fully connected layer by a fresh one for `num_classes`."""
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the last fully connected layer by a fresh one; without one for 0 classes.
+
+        The pooling is always an average: `global_pool` other than "avg" raises ValueError.
+        """
+        if global_pool not in (None, "avg"):
+            raise ValueError(f"global_pool is {global_pool!r}; isometric networks average")
         self.num_classes = num_classes
-        fresh = nn.Linear(self.head_hidden_size, num_classes)
+        fresh = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
         initialise(fresh)
-        self.classifier = fresh.to(self.classifier.weight.device, self.classifier.weight.dtype)
+        self.classifier = fresh.to(self.head_conv.conv.weight.device)
 
 
 class Stem(nn.Module):

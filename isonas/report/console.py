@@ -12,4 +12,5 @@ _WIDEST_TABLE = 132
 def console(*, stderr: bool = False) -> Console:
     """A console that never cuts a table: a narrow terminal wraps its lines instead."""
     width = max(shutil.get_terminal_size().columns, _WIDEST_TABLE)
-    return Console(stderr=stderr, soft_wrap=True, highlight=False, width=width)
+    # Names of spaces, paths and reasons are text, whatever brackets they hold.
+    return Console(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False, width=width)

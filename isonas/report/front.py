@@ -30,11 +30,15 @@ class Member:
 
 @dataclass(frozen=True)
 class Front:
-    """The non-dominated complete trials of runs, lowest error first, and their hypervolume."""
+    """The non-dominated complete trials of runs, lowest error first, and their hypervolume.
+
+    `several` tells that more than one run was asked for: then every row names its run.
+    """
 
     inputs: Inputs
     reference: Reference
     members: tuple[Member, ...]
+    several: bool
     hypervolume: float
     unreadable: tuple[str, ...]
 
@@ -44,20 +48,21 @@ def read_front(runs: Sequence[Path]) -> Front:
 
     Raises RunError where a folder is no run, or where runs are not comparable.
     """
-    inputs, reference, _ = read_run(runs[0])
+    distinct = list({run.resolve(): run for run in runs}.values())
+    inputs, reference, _ = read_run(distinct[0])
     members: list[Member] = []
     unreadable: list[str] = []
-    for run in runs:
-        other = read_run(run)[0]
+    for run in distinct:
+        other = inputs if run == distinct[0] else read_run(run)[0]
         for key in ("objectives", "input", "classes", "data_fingerprint"):
             if getattr(other, key) != getattr(inputs, key):
                 raise RunError(
-                    f"{run} and {runs[0]} differ in {key}, so they have no common front; ask for each."
+                    f"{run} and {distinct[0]} differ in {key}, so they have no common front; ask for each."
                 )
         for key in ("memory_model", "dtype"):
             if getattr(other.budget, key) != getattr(inputs.budget, key):
                 raise RunError(
-                    f"{run} and {runs[0]} differ in {key}, so they have no common front; ask for each."
+                    f"{run} and {distinct[0]} differ in {key}, so they have no common front; ask for each."
                 )
         trials, torn = read_trials(run)
         unreadable += torn
@@ -68,6 +73,7 @@ def read_front(runs: Sequence[Path]) -> Front:
         inputs,
         reference,
         tuple(by_trial[id(trial)] for trial in on_front),
+        len(distinct) > 1,
         reference.hypervolume(on_front),
         tuple(unreadable),
     )
@@ -75,10 +81,6 @@ def read_front(runs: Sequence[Path]) -> Front:
 
 def front_document(front: Front) -> dict[str, Any]:
     """The front as plain data: what `--json` prints."""
-    several = len({member.run for member in front.members}) > 1
-    rows = [
-        {**_row(member.trial), **({"run": str(member.run)} if several else {})} for member in front.members
-    ]
     return {
         "objectives": list(front.reference.objectives),
         "reference": dict(zip(front.reference.objectives, front.reference.point, strict=True)),
@@ -86,16 +88,17 @@ def front_document(front: Front) -> dict[str, Any]:
         "hypervolume": front.hypervolume,
         "memory_model": str(front.inputs.budget.memory_model),
         "dtype": str(front.inputs.budget.dtype),
-        "front": rows,
+        "front": [_row(front, member) for member in front.members],
     }
 
 
 def front_csv(front: Front) -> str:
     """The front as CSV, with a header."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    columns = (*COLUMNS, "run") if front.several else COLUMNS
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_row(member.trial) for member in front.members)
+    writer.writerows(_row(front, member) for member in front.members)
     return text.getvalue()
 
 
@@ -111,7 +114,7 @@ def front_table(front: Front) -> Table:
         "MAdds",
     ):
         table.add_column(title, justify="left" if title == "genome" else "right", no_wrap=True)
-    for title in ("params", "weights", "trial"):
+    for title in ("params", "weights", "trial", *(["run"] if front.several else [])):
         table.add_column(title, justify="right", no_wrap=True)
     for member in front.members:
         trial = member.trial
@@ -124,6 +127,7 @@ def front_table(front: Front) -> Table:
             format_count(trial.params),
             format_bytes(trial.weight_bytes),
             str(trial.number),
+            *([str(member.run)] if front.several else []),
         )
     return table
 
@@ -133,7 +137,8 @@ def format_count(count: int) -> str:
     return f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count / 1e3:.1f} k"
 
 
-def _row(trial: Trial) -> dict[str, Any]:
-    values = {name: getattr(trial, name) for name in COLUMNS if name not in ("genome", "trial")}
-    row = {"genome": str(trial.genome), **values, "trial": trial.number}
-    return {name: row[name] for name in COLUMNS}
+def _row(front: Front, member: Member) -> dict[str, Any]:
+    trial = member.trial
+    row = {name: getattr(trial, name) for name in COLUMNS if name not in ("genome", "trial")}
+    row = {"genome": str(trial.genome), **row, "trial": trial.number}
+    return {**row, "run": str(member.run)} if front.several else row

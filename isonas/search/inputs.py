@@ -14,7 +14,9 @@ from isonas.atomic import write_atomically
 from isonas.cost import DType, MemoryModel
 from isonas.errors import IsonasError, LogError, RunError
 from isonas.hardware import Budget, Overhead
-from isonas.objectives import Reference
+from isonas.objectives import Reference, parse_objectives
+from isonas.search import SAMPLER_NAMES
+from isonas.search.log import hold
 from isonas.space import SearchSpace, parse_space, space_document
 
 STUDY_FILE = "study.yaml"
@@ -52,9 +54,9 @@ class Inputs:
     trials: int
 
     @property
-    def largest_proxy_input(self) -> int:
-        """The side in pixels that no proxy's input exceeds."""
-        return min(self.input, self.proxy_input or self.input)
+    def source_side(self) -> int:
+        """The side in pixels of the largest image that a trial may read."""
+        return min(self.data_side, self.proxy_input or self.data_side)
 
 
 MAY_CHANGE = ("trials", "data")
@@ -66,7 +68,6 @@ def create_run(run: Path, inputs: Inputs, reference: Reference) -> None:
 
     Raises RunError where the folder holds anything already, LogError where it cannot be written.
     """
-    refuse_existing(run)
     document = {
         "version": _VERSION,
         "inputs": _document(inputs),
@@ -78,10 +79,12 @@ def create_run(run: Path, inputs: Inputs, reference: Reference) -> None:
         "versions": versions(),
     }
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode()
+    refuse_existing(run)
     try:
-        for folder in (run / "trials", run / "weights"):
-            folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(run / STUDY_FILE, lambda stream: stream.write(text))
+        run.mkdir(parents=True, exist_ok=True)
+        with hold(run):
+            refuse_existing(run)
+            write_atomically(run / STUDY_FILE, lambda stream: stream.write(text))
     except OSError as error:
         raise LogError(
             f"{run} cannot be written ({error.strerror}); give another folder with --run DIR."
@@ -89,9 +92,14 @@ def create_run(run: Path, inputs: Inputs, reference: Reference) -> None:
 
 
 def refuse_existing(run: Path) -> None:
-    """Raise RunError where the folder of a new run holds anything already."""
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise RunError(f"{run} exists; go on with it by --resume, or give another folder with --run DIR.")
+    """Raise RunError where a new run's folder holds anything but what a killed start leaves behind."""
+    if not run.exists():
+        return
+    if run.is_dir():
+        foreign = [path for path in run.iterdir() if path.name not in ("lock", "lock.holder")]
+        if all(path.is_dir() and not any(path.iterdir()) for path in foreign):
+            return
+    raise RunError(f"{run} exists; go on with it by --resume, or give another folder with --run DIR.")
 
 
 def read_run(run: Path) -> tuple[Inputs, Reference, dict[str, str]]:
@@ -109,9 +117,12 @@ def read_run(run: Path) -> tuple[Inputs, Reference, dict[str, str]]:
                 f"{path} is of version {document['version']}, this isonas reads up to {_VERSION}; use "
                 "the isonas that wrote it."
             )
+        inputs = _inputs(document["inputs"])
         box = document["reference"]
-        reference = Reference(tuple(box["objectives"]), tuple(box["ideal"]), tuple(box["point"]))
-        return _inputs(document["inputs"]), reference, dict(document["versions"])
+        ideal, point = (tuple(float(value) for value in box[corner]) for corner in ("ideal", "point"))
+        if not len(inputs.objectives) == len(ideal) == len(point):
+            raise ValueError("the reference box does not have one entry an objective")
+        return inputs, Reference(inputs.objectives, ideal, point), dict(document["versions"])
     except LogError:
         raise
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, IsonasError) as error:
@@ -153,15 +164,21 @@ def _inputs(document: dict[str, Any]) -> Inputs:
     budget["dtype"] = DType(budget["dtype"])
     for name in ("arena", "file"):
         budget[name] = Overhead(**budget[name])
-    return Inputs(
+    inputs = Inputs(
         **{
             **document,
             "space": parse_space(document["space"], ""),
             "budget": Budget(**budget),
-            "objectives": tuple(document["objectives"]),
+            "objectives": parse_objectives(",".join(document["objectives"])),
             "class_names": tuple(document["class_names"]),
         }
     )
+    if inputs.sampler not in SAMPLER_NAMES:
+        raise ValueError(f"sampler {inputs.sampler!r} is unknown")
+    for name in ("input", "classes", "seed", "data_side", "epochs", "batch_size", "threads", "trials"):
+        if not isinstance(getattr(inputs, name), int):
+            raise TypeError(f"{name} is {getattr(inputs, name)!r}")
+    return inputs
 
 
 def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:

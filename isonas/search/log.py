@@ -8,6 +8,7 @@ in flight. A file that cannot be read is renamed to `….torn` and named to the 
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections.abc import Iterator
@@ -103,7 +104,7 @@ SCHEMA = pa.schema(
     ]
 )
 
-_UNREADABLE = (OSError, ValueError, TypeError, pa.ArrowException, GenomeError)
+_DAMAGED = (ValueError, TypeError, pa.ArrowException, GenomeError)
 _STATES = (RUNNING, COMPLETE, STOPPED, FAILED)
 
 
@@ -125,7 +126,7 @@ def read_trials(run: Path) -> tuple[list[Trial], list[str]]:
             trials = _read_table(path)
         except FileNotFoundError:
             continue
-        except _UNREADABLE as error:
+        except (OSError, *_DAMAGED) as error:
             reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
             unreadable.append(f"{path} is no readable part of the log ({reason})")
             continue
@@ -153,10 +154,14 @@ def hold(run: Path) -> Iterator[list[str]]:
     except OSError as error:
         raise LogError(f"{run} cannot be written: {error.strerror}.") from None
     try:
-        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-        for folder in ("trials", "weights"):
-            (run / folder).mkdir(exist_ok=True)
-        yield _set_aside(run)
+        try:
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+            for folder in ("trials", "weights"):
+                (run / folder).mkdir(exist_ok=True)
+            set_aside = _set_aside(run)
+        except OSError as error:
+            raise LogError(f"{run} cannot be written: {error.strerror}; mend that and resume.") from None
+        yield set_aside
     finally:
         lock.release()
 
@@ -165,18 +170,22 @@ def compact(run: Path, *, after: int = COMPACT_AFTER) -> None:
     """Merge the finished parts into `trials.parquet` once there are `after` of them.
 
     The caller holds the run. A crash between the merged file and the removal of its parts leaves rows
-    twice, which readers expect.
+    twice, which readers expect. Nothing is merged while a file cannot be read.
     """
     parts = _parts(run)
     if len(parts) < after:
         return
-    trials, _ = read_trials(run)
+    trials, unreadable = read_trials(run)
+    if unreadable:
+        return
     finished = [trial for trial in trials if trial.state != RUNNING]
     _write_table(run / "trials.parquet", finished)
     merged = {trial.number for trial in finished}
     for part in parts:
         if int(part.stem) in merged:
-            part.unlink()
+            # A part that stays is no harm: its row is in both files.
+            with suppress(OSError):
+                part.unlink()
 
 
 def write_front(run: Path, text: str) -> None:
@@ -193,20 +202,28 @@ def _parts(run: Path) -> list[Path]:
 
 
 def _set_aside(run: Path) -> list[str]:
-    for leftover in (*run.glob(f".*{PART_SUFFIX}"), *(run / "trials").glob(f".*{PART_SUFFIX}")):
-        leftover.unlink(missing_ok=True)
+    for folder in (run, run / "trials", run / "weights"):
+        for leftover in folder.glob(f".*{PART_SUFFIX}"):
+            leftover.unlink(missing_ok=True)
     messages = []
     for path in (*_parts(run), run / "trials.parquet"):
         try:
             _read_table(path)
         except FileNotFoundError:
             continue
-        except _UNREADABLE:
-            path.rename(path.with_name(path.name + ".torn"))
-            messages.append(
-                f"{path} could not be read and is now {path.name}.torn; its trials are done again"
-            )
+        except (OSError, *_DAMAGED) as error:
+            # Arrow reports damaged content as an OSError without a number; one with it is the disk's.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            torn = _free_name(path)
+            path.rename(torn)
+            messages.append(f"{path} could not be read and is now {torn.name}; its trials are done again")
     return messages
+
+
+def _free_name(path: Path) -> Path:
+    names = (path.with_name(f"{path.name}.torn{suffix}") for suffix in ("", *map(str, range(2, 10_000))))
+    return next(name for name in names if not name.exists())
 
 
 def _write_table(path: Path, trials: list[Trial]) -> None:
@@ -217,7 +234,7 @@ def _write_table(path: Path, trials: list[Trial]) -> None:
         run = path.parent.parent if path.parent.name == "trials" else path.parent
         raise LogError(
             f"{path} cannot be written ({error.strerror}); the trials before it are safe, so mend that "
-            f"and continue with: isonas resume {run}"
+            f"and continue with isonas resume {run} and the --trials you gave."
         ) from None
 
 
@@ -233,7 +250,10 @@ def _read_table(path: Path) -> list[Trial]:
             f"{path} is of log version {newest}, this isonas reads up to {SCHEMA_VERSION}; use the "
             "isonas that wrote it."
         )
-    return [_trial(row) for row in rows]
+    trials = [_trial(row) for row in rows]
+    if path.stem.isdecimal() and [trial.number for trial in trials] != [int(path.stem)]:
+        raise ValueError(f"it does not hold trial {path.stem}")
+    return trials
 
 
 def _row(trial: Trial) -> dict[str, Any]:
@@ -245,6 +265,11 @@ def _row(trial: Trial) -> dict[str, Any]:
 def _trial(row: dict[str, Any]) -> Trial:
     if row["state"] not in _STATES:
         raise ValueError(f"state {row['state']!r} is unknown")
+    if not isinstance(row["number"], int) or row["number"] < 0:
+        raise ValueError(f"{row['number']!r} is no trial number")
+    numbers = [row["error"], row["error_se"]] if row["state"] == COMPLETE else []
+    if not all(isinstance(number, float) and math.isfinite(number) for number in numbers):
+        raise ValueError(f"trial {row['number']} is complete without an error")
     values = {name: value for name, value in row.items() if name not in GENES}
     for name in ("curve_epochs", "curve_error"):
         values[name] = tuple(values[name] or ())

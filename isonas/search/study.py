@@ -29,7 +29,7 @@ from isonas.search.log import (
     write_trial,
 )
 from isonas.search.samplers import Feasible, feasible_set, propose
-from isonas.search.weights import keep_weights
+from isonas.search.weights import prune_weights, save_weights
 from isonas.space import SearchSpace
 from isonas.training.proxy_input import proxy_input
 
@@ -54,7 +54,7 @@ def study_of(inputs: Inputs) -> Study:
     of = costs(columns, Deployment(inputs.input, inputs.classes), inputs.budget)
     index = require_feasible(columns, of, inputs.budget)
     kept = of.where(index)
-    reference = reference_of(inputs.objectives, kept, inputs.budget, inputs.classes)
+    reference = reference_of(inputs.objectives, kept, inputs.budget, len(inputs.class_names))
     return Study(inputs, space, feasible_set(columns.where(index)), kept, reference)
 
 
@@ -75,6 +75,7 @@ def search(
     done = {number: trial for number, trial in logged.items() if trial.state != RUNNING}
     rows = dict(zip(done, study.feasible.rows([trial.genome for trial in done.values()]), strict=True))
     taken = np.zeros(len(study.feasible.columns), np.bool_)
+    _stop_if_hopeless(done)
     for number in range(trials):
         if number in done:
             taken[rows[number]] = True
@@ -103,8 +104,10 @@ def search(
         done[number] = ended
         taken[proposal.index] = True
         front = front_of([t for t in done.values() if t.state == COMPLETE], inputs.objectives)
-        keep_weights(run, {trial.number for trial in front}, number, state)
+        if state is not None and ended in front:
+            save_weights(run, number, state)
         write_trial(run, ended)
+        prune_weights(run, {trial.number for trial in front})
         compact(run)
         yield ended
         _stop_if_hopeless(done)
@@ -113,7 +116,7 @@ def search(
 def _asked(study: Study, number: int, index: int, noted: str) -> Trial:
     genome = study.feasible.columns.genome(index)
     inputs = study.inputs
-    side = proxy_input(genome.internal_resolution, inputs.data_side, inputs.largest_proxy_input)
+    side = proxy_input(genome.internal_resolution, inputs.source_side, inputs.input)
     return Trial(
         number=number,
         state=RUNNING,

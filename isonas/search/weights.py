@@ -19,23 +19,30 @@ def weights_path(run: Path, number: int) -> Path:
     return run / "weights" / f"{number}.safetensors"
 
 
-def keep_weights(run: Path, front: set[int], number: int, state: TrainingState | None) -> None:
-    """Save trial `number`'s weights if it is on the front; drop those no longer on it.
-
-    Raises LogError where the folder cannot be written.
-    """
+def save_weights(run: Path, number: int, state: TrainingState) -> None:
+    """Save a trial's weights, before the row that says it ended; raises LogError."""
+    content = save(dict(state.weights()))
     try:
-        if number in front and state is not None:
-            content = save(dict(state.weights()))
-            write_atomically(weights_path(run, number), lambda stream: stream.write(content))
+        write_atomically(weights_path(run, number), lambda stream: stream.write(content))
+    except OSError as error:
+        raise _unwritable(run, error) from None
+
+
+def prune_weights(run: Path, front: set[int]) -> None:
+    """Drop the weights of all but the front's trials, after it is logged; raises LogError."""
+    try:
         for path in (run / "weights").glob("*.safetensors"):
             if path.stem.isdecimal() and int(path.stem) not in front:
                 path.unlink()
     except OSError as error:
-        raise LogError(
-            f"{run / 'weights'} cannot be written ({error.strerror}); the trials are safe, so mend that "
-            f"and continue with: isonas resume {run}"
-        ) from None
+        raise _unwritable(run, error) from None
+
+
+def _unwritable(run: Path, error: OSError) -> LogError:
+    return LogError(
+        f"{run / 'weights'} cannot be written ({error.strerror}); the trials are safe, so mend that and "
+        f"continue with isonas resume {run} and the --trials you gave."
+    )
 
 
 def load_weights(run: Path, number: int) -> dict[str, npt.NDArray[Any]] | None:

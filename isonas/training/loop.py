@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,9 +42,23 @@ def on_device(images: Images, device: str) -> Examples:
     return Examples(pixels.to(device), labels.to(device))
 
 
+@contextmanager
+def training_errors() -> Iterator[None]:
+    """Turn what PyTorch raises where a network cannot be trained into a TrainingError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, ValueError) as error:
+        # Exhausted memory, on a CPU as on a GPU, is a RuntimeError; too small a batch a ValueError.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TrainingError(f"training stopped: {reason}") from error
+
+
 def prepare(network: nn.Module, machine: Machine) -> None:
     """Bring a network to a machine, in place, in the form in which it trains fastest there."""
     network.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if machine.device == "cuda":
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
     if machine.device == "cpu" and machine.precision == "bf16":
         speed_up_depthwise(network)
 

@@ -36,19 +36,28 @@ class Machine:
             torch.set_num_threads(before)
 
 
-def probe_machine(device: str = "auto", threads: int | None = None) -> Machine:
-    """The machine to train on, its precision measured; `threads` defaults to the usable cores.
+def probe_machine(device: str = "auto", threads: int | None = None, precision: str = "auto") -> Machine:
+    """The machine to train on; `threads` defaults to the usable cores, `precision` is measured.
 
     Raises UsageError where `device` is "cuda" and there is none.
     """
     require_device(device)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or usable_cores()
+    if precision != "auto":
+        return Machine(device, precision, threads)
     unprobed = Machine(device, "fp32", threads)
     with unprobed.threads_set():
         fast = torch.cuda.is_bf16_supported() if device == "cuda" else _bf16_pays()
     return Machine(device, "bf16" if fast else "fp32", threads)
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def require_device(device: str) -> None:
@@ -63,7 +72,7 @@ def _bf16_pays() -> bool:
     for dtype in (torch.float32, torch.bfloat16):
         matrix = torch.ones(512, 512, dtype=dtype)
         runs = []
-        for _ in range(7):
+        for _ in range(20):
             start = time.perf_counter()
             matrix @ matrix
             runs.append(time.perf_counter() - start)

@@ -13,11 +13,10 @@ import torch
 
 from isonas.data.dataset import Dataset, Images, split_validation
 from isonas.data.resize import downsample
-from isonas.errors import TrainingError
 from isonas.evaluation import Curve, TrainingState, trial_seed
 from isonas.genome import Genome
 from isonas.networks.build import build_network
-from isonas.training.loop import Checkpoint, Examples, on_device, prepare, train
+from isonas.training.loop import Checkpoint, Examples, on_device, prepare, train, training_errors
 from isonas.training.machine import Machine
 from isonas.training.proxy_input import proxy_input
 from isonas.training.recipe import Recipe
@@ -27,16 +26,25 @@ class ProxyEvaluator:
     """Trains genomes on a data set's training images; an `Evaluate`.
 
     A genome's result is a function of the data, the recipe, `seed` and the machine alone, whatever
-    was evaluated before. `largest_input` is the deployment input, or a smaller limit on the proxy's.
+    was evaluated before. `input_side` is the deployment input, `source_side` a limit on what is read
+    (None: the images' own side).
     """
 
     def __init__(
-        self, data: Dataset, recipe: Recipe, machine: Machine, *, largest_input: int, seed: int
+        self,
+        data: Dataset,
+        recipe: Recipe,
+        machine: Machine,
+        *,
+        input_side: int,
+        seed: int,
+        source_side: int | None = None,
     ) -> None:
         self._data = data
         self._recipe = recipe
         self._machine = machine
-        self._largest_input = largest_input
+        self._input_side = input_side
+        self._source_side = source_side or data.train.side
         self._seed = seed
         self._by_side: dict[int, tuple[Examples, Examples]] = {}
 
@@ -54,36 +62,31 @@ class ProxyEvaluator:
     ) -> tuple[Curve, Checkpoint]:
         """See `isonas.evaluation.Evaluate`; `state` is a `Checkpoint` of the same genome."""
         checkpoint = state if isinstance(state, Checkpoint) else None
-        side = proxy_input(genome.internal_resolution, self._data.train.side, self._largest_input)
+        side = proxy_input(genome.internal_resolution, self._source_side, self._input_side)
         seed = trial_seed(self._seed, genome)
         curve = []
-        with self._machine.threads_set(), torch.random.fork_rng():
+        with self._machine.threads_set(), torch.random.fork_rng(), training_errors():
             torch.manual_seed(seed)
-            try:
-                training, validation = self._examples(side)
-                network = build_network(genome, side, self._data.classes)
-                if checkpoint is not None:
-                    network.load_state_dict(checkpoint.network)
-                prepare(network, self._machine)
-                epochs = train(
-                    network,
-                    training,
-                    validation,
-                    self._recipe,
-                    self._machine,
-                    mirror=self._data.mirror,
-                    seed=seed,
-                    from_epoch=from_epoch,
-                    to_epoch=to_epoch,
-                    optimizer_state=checkpoint.optimizer if checkpoint else None,
-                )
-                for result, after in epochs:
-                    curve.append(result)
-                    checkpoint = after
-            except (MemoryError, RuntimeError) as error:
-                # PyTorch reports exhausted memory, on a CPU as on a GPU, as a RuntimeError.
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise TrainingError(f"training stopped: {reason}") from error
+            training, validation = self._examples(side)
+            network = build_network(genome, side, self._data.classes)
+            if checkpoint is not None:
+                network.load_state_dict(checkpoint.network)
+            prepare(network, self._machine)
+            epochs = train(
+                network,
+                training,
+                validation,
+                self._recipe,
+                self._machine,
+                mirror=self._data.mirror,
+                seed=seed,
+                from_epoch=from_epoch,
+                to_epoch=to_epoch,
+                optimizer_state=checkpoint.optimizer if checkpoint else None,
+            )
+            for result, after in epochs:
+                curve.append(result)
+                checkpoint = after
         if checkpoint is None:
             raise ValueError(f"no epoch lies between {from_epoch} and {to_epoch}")
         return tuple(curve), checkpoint
