@@ -9,7 +9,8 @@ import click
 from click.core import ParameterSource
 
 from isonas.cli.options import cache_option, json_option
-from isonas.cli.search import parse_seconds, resume_run
+from isonas.cli.resolve import parse_seconds
+from isonas.cli.search import resume_run
 
 
 @click.command()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,25 +11,20 @@ import click
 from click.core import ParameterSource
 
 from isonas.cli.options import (
-    BUDGET_OPTIONS,
     EPOCH_IMAGES,
-    budget_from,
     budget_options,
     cache_option,
     deployment_options,
     explain_board,
     json_option,
 )
-from isonas.errors import RunError, UsageError
+from isonas.cli.resolve import cache_folder, given_inputs, latest_run, new_inputs, next_run, parse_seconds
+from isonas.errors import RunError
 from isonas.search import SAMPLER_NAMES
 
 if TYPE_CHECKING:
     from isonas.data.dataset import Dataset
-    from isonas.hardware import Budget
-    from isonas.search.inputs import Inputs
     from isonas.search.study import Study
-
-CPU_EPOCH_IMAGES = 4000
 
 
 @click.command()
@@ -130,7 +123,7 @@ def search(ctx: click.Context, /, **options: Any) -> None:  # fmt: skip
     given = {name for name in options if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     limit = parse_seconds(options["time_limit"]) if options["time_limit"] else float("inf")
     if options["resume"]:
-        run = options["run"] or _latest_run(options["space"], options["data"])
+        run = options["run"] or latest_run(options["space"], options["data"])
         resume_run(run, options, given, limit)
     else:
         start_run(options, limit)
@@ -142,9 +135,9 @@ def start_run(options: dict[str, Any], time_limit: float) -> None:
     from isonas.search.inputs import create_run, refuse_existing
     from isonas.search.study import study_of
 
-    run = options["run"] or _next_run(options["space"], options["data"])
+    run = options["run"] or next_run(options["space"], options["data"])
     refuse_existing(run)
-    inputs, data = _new_inputs(options)
+    inputs, data = new_inputs(options)
     study = study_of(inputs)
     split_validation(data.train.labels, inputs.seed)
     create_run(run, inputs, study.reference)
@@ -158,8 +151,8 @@ def resume_run(run: Path, options: dict[str, Any], given: set[str], time_limit: 
     from isonas.search.study import study_of
 
     recorded, _, recorded_versions = read_run(run)
-    data = open_dataset(options["data"] if "data" in given else recorded.data, _cache(options))
-    inputs = _given_inputs(recorded, options, given, data)
+    data = open_dataset(options["data"] if "data" in given else recorded.data, cache_folder(options))
+    inputs = given_inputs(recorded, options, given, data)
     if differing := changed(recorded, inputs):
         raise RunError(
             f"{run} was started with other inputs: {', '.join(differing)}; leave those out to go on with "
@@ -173,86 +166,6 @@ def resume_run(run: Path, options: dict[str, Any], given: set[str], time_limit: 
                 err=True,
             )
     _search(run, study_of(inputs), data, time_limit, options["as_json"])
-
-
-def _new_inputs(options: dict[str, Any]) -> tuple[Inputs, Dataset]:
-    from isonas.data.sources import open_dataset
-    from isonas.objectives import parse_objectives
-    from isonas.search.inputs import Inputs
-    from isonas.space import load_space
-    from isonas.training.machine import probe_machine
-
-    space = load_space(options["space"])
-    budget = budget_from(options)
-    objectives = parse_objectives(options["objectives"])
-    data = open_dataset(options["data"], _cache(options))
-    machine = probe_machine(options["device"], options["threads"], options["precision"])
-    epoch_images = options["epoch_images"]
-    if epoch_images is None and machine.device == "cpu":
-        epoch_images = min(CPU_EPOCH_IMAGES, len(data.train))
-    inputs = Inputs(
-        space=space,
-        input=options["input_side"] or space.input,
-        classes=options["classes"] or data.classes,
-        budget=budget,
-        objectives=objectives,
-        sampler=options["sampler"],
-        seed=options["seed"],
-        data=data.source,
-        data_fingerprint=data.fingerprint,
-        data_side=data.train.side,
-        class_names=data.class_names,
-        epochs=options["epochs"],
-        epoch_images=epoch_images,
-        batch_size=options["batch_size"],
-        proxy_input=options["proxy_input"],
-        device=machine.device,
-        precision=machine.precision,
-        threads=machine.threads,
-        trials=options["trials"],
-    )
-    return inputs, data
-
-
-def _given_inputs(recorded: Inputs, options: dict[str, Any], given: set[str], data: Dataset) -> Inputs:
-    """The recorded inputs, with what was given on the command line, and the images, in their place."""
-    from isonas.objectives import parse_objectives
-    from isonas.space import load_space
-
-    alike = ("trials", "sampler", "seed", "epochs", "epoch_images", "batch_size", "proxy_input",
-             "threads", "classes")  # fmt: skip
-    over = {name: options[name] for name in alike if name in given}
-    if "space" in given:
-        over["space"] = load_space(options["space"])
-    if "input_side" in given:
-        over["input"] = options["input_side"]
-    if "objectives" in given:
-        over["objectives"] = parse_objectives(options["objectives"])
-    if given & set(BUDGET_OPTIONS):
-        over["budget"] = _given_budget(recorded.budget, options, given)
-    for name in ("device", "precision"):
-        if name in given and options[name] != "auto":
-            over[name] = options[name]
-    return replace(
-        recorded,
-        data=data.source,
-        data_fingerprint=data.fingerprint,
-        data_side=data.train.side,
-        class_names=data.class_names,
-        **over,
-    )
-
-
-def _given_budget(recorded: Budget, options: dict[str, Any], given: set[str]) -> Budget:
-    """The budget of the given options, what was not given as recorded."""
-    budget = budget_from({**options, "board": options["board"] or recorded.board})
-    fields = {
-        "max_memory": "max_memory_bytes",
-        "max_flash": "max_flash_bytes",
-        **{name: name for name in ("max_params", "max_madds", "memory_model", "dtype")},
-    }
-    kept = {field: getattr(recorded, field) for name, field in fields.items() if name not in given}
-    return replace(budget, **kept)
 
 
 def _search(run: Path, study: Study, data: Dataset, time_limit: float, as_json: bool) -> None:
@@ -309,15 +222,6 @@ def _search(run: Path, study: Study, data: Dataset, time_limit: float, as_json: 
         print_next(run, front)
 
 
-def parse_seconds(text: str) -> float:
-    """Seconds from `600`, `600s`, `90m` or `2h`; raises UsageError."""
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smh]?)", text.strip(), re.ASCII)
-    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
-    if seconds <= 0:
-        raise UsageError(f"--time-limit {text!r} is not a time; give one like 600s, 90m or 2h.")
-    return seconds
-
-
 def _warn_of_high_resolution(study: Study) -> None:
     highest = int(study.feasible.columns.internal_resolution.max())
     side = min(study.inputs.source_side, study.inputs.input)
@@ -328,33 +232,3 @@ def _warn_of_high_resolution(study: Study) -> None:
             "larger images, or a space with lower ones.",
             err=True,
         )
-
-
-def _cache(options: dict[str, Any]) -> Path:
-    from isonas.data.store import default_cache
-
-    return options["cache"] or default_cache()
-
-
-def _numbered_runs(space: str, data: str) -> tuple[str, dict[int, Path]]:
-    kind, _, path = data.partition(":")
-    name = Path(path).resolve().name.split(".")[0] if path else kind
-    stem = f"{Path(space).stem}-{re.sub(r'[^A-Za-z0-9_-]+', '-', name) or kind}"
-    found = {}
-    for folder in Path("runs").glob(f"{stem}-*"):
-        number = folder.name.removeprefix(f"{stem}-")
-        if number.isdecimal():
-            found[int(number)] = folder
-    return stem, found
-
-
-def _next_run(space: str, data: str) -> Path:
-    stem, found = _numbered_runs(space, data)
-    return Path("runs") / f"{stem}-{max(found, default=0) + 1}"
-
-
-def _latest_run(space: str, data: str) -> Path:
-    stem, found = _numbered_runs(space, data)
-    if not found:
-        raise RunError(f"no run runs/{stem}-… to resume; name one with --run DIR.")
-    return found[max(found)]

@@ -1,0 +1,137 @@
+"""From the options of a search to its inputs and its run's folder."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isonas.cli.options import BUDGET_OPTIONS, budget_from
+from isonas.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from isonas.data.dataset import Dataset
+    from isonas.hardware import Budget
+    from isonas.search.inputs import Inputs
+
+CPU_EPOCH_IMAGES = 4000
+
+
+def new_inputs(options: dict[str, Any]) -> tuple[Inputs, Dataset]:
+    """The inputs that the options of a new search describe, and its images."""
+    from isonas.data.sources import open_dataset
+    from isonas.objectives import parse_objectives
+    from isonas.search.inputs import Inputs
+    from isonas.space import load_space
+    from isonas.training.machine import probe_machine
+
+    space = load_space(options["space"])
+    budget = budget_from(options)
+    objectives = parse_objectives(options["objectives"])
+    data = open_dataset(options["data"], cache_folder(options))
+    machine = probe_machine(options["device"], options["threads"], options["precision"])
+    epoch_images = options["epoch_images"]
+    if epoch_images is None and machine.device == "cpu":
+        epoch_images = min(CPU_EPOCH_IMAGES, len(data.train))
+    inputs = Inputs(
+        space=space,
+        input=options["input_side"] or space.input,
+        classes=options["classes"] or data.classes,
+        budget=budget,
+        objectives=objectives,
+        sampler=options["sampler"],
+        seed=options["seed"],
+        data=data.source,
+        data_fingerprint=data.fingerprint,
+        data_side=data.train.side,
+        class_names=data.class_names,
+        epochs=options["epochs"],
+        epoch_images=epoch_images,
+        batch_size=options["batch_size"],
+        proxy_input=options["proxy_input"],
+        device=machine.device,
+        precision=machine.precision,
+        threads=machine.threads,
+        trials=options["trials"],
+    )
+    return inputs, data
+
+
+def given_inputs(recorded: Inputs, options: dict[str, Any], given: set[str], data: Dataset) -> Inputs:
+    """The recorded inputs, with what was given on the command line, and the images, in their place."""
+    from isonas.objectives import parse_objectives
+    from isonas.space import load_space
+
+    alike = ("trials", "sampler", "seed", "epochs", "epoch_images", "batch_size", "proxy_input",
+             "threads", "classes")  # fmt: skip
+    over = {name: options[name] for name in alike if name in given}
+    if "space" in given:
+        over["space"] = load_space(options["space"])
+    if "input_side" in given:
+        over["input"] = options["input_side"]
+    if "objectives" in given:
+        over["objectives"] = parse_objectives(options["objectives"])
+    if given & set(BUDGET_OPTIONS):
+        over["budget"] = _given_budget(recorded.budget, options, given)
+    for name in ("device", "precision"):
+        if name in given and options[name] != "auto":
+            over[name] = options[name]
+    return replace(
+        recorded,
+        data=data.source,
+        data_fingerprint=data.fingerprint,
+        data_side=data.train.side,
+        class_names=data.class_names,
+        **over,
+    )
+
+
+def _given_budget(recorded: Budget, options: dict[str, Any], given: set[str]) -> Budget:
+    """The budget of the given options, what was not given as recorded."""
+    budget = budget_from({**options, "board": options["board"] or recorded.board})
+    fields = {
+        "max_memory": "max_memory_bytes",
+        "max_flash": "max_flash_bytes",
+        **{name: name for name in ("max_params", "max_madds", "memory_model", "dtype")},
+    }
+    kept = {field: getattr(recorded, field) for name, field in fields.items() if name not in given}
+    return replace(budget, **kept)
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds from `600`, `600s`, `90m` or `2h`; raises UsageError."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smh]?)", text.strip(), re.ASCII)
+    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if seconds <= 0:
+        raise UsageError(f"--time-limit {text!r} is not a time; give one like 600s, 90m or 2h.")
+    return seconds
+
+
+def cache_folder(options: dict[str, Any]) -> Path:
+    """The folder of decoded images: `--cache`, or the user's."""
+    from isonas.data.store import default_cache
+
+    return options["cache"] or default_cache()
+
+
+def next_run(space: str, data: str) -> Path:
+    """The first folder `runs/<space>-<data>-<n>` that no earlier run has."""
+    stem, found = _numbered_runs(space, data)
+    return Path("runs") / f"{stem}-{max(found, default=0) + 1}"
+
+
+def latest_run(space: str, data: str) -> Path:
+    """The folder `runs/<space>-<data>-<n>` with the highest n; raises RunError where there is none."""
+    stem, found = _numbered_runs(space, data)
+    if not found:
+        raise RunError(f"no run runs/{stem}-… to resume; name one with --run DIR.")
+    return found[max(found)]
+
+
+def _numbered_runs(space: str, data: str) -> tuple[str, dict[int, Path]]:
+    kind, _, path = data.partition(":")
+    name = Path(path).resolve().name.split(".")[0] if path else kind
+    stem = f"{Path(space).stem}-{re.sub(r'[^A-Za-z0-9_-]+', '-', name) or kind}"
+    numbered = {folder.name.removeprefix(f"{stem}-"): folder for folder in Path("runs").glob(f"{stem}-*")}
+    return stem, {int(number): folder for number, folder in numbered.items() if number.isdecimal()}
