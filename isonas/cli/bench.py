@@ -29,7 +29,7 @@ def cost(space: str | None, as_json: bool, **budget: object) -> None:
 
     The default space has more than a million genomes, the default budget is 512 KiB, 3 M params and
     200 M MAdds. Beside it stands fvcore, which traces networks one by one, where it is installed
-    (isonas[fvcore]).
+    (pip install fvcore).
 
     \b
     Example:
@@ -48,7 +48,7 @@ def cost(space: str | None, as_json: bool, **budget: object) -> None:
         f"{speed.seconds:.2f} s ({speed.genomes_per_second:,.0f} a second); {speed.feasible:,} keep it."
     )
     if speed.traced_per_second is None or speed.ratio is None:
-        click.echo("fvcore is not installed; pip install 'isonas[fvcore]' puts it beside.")
+        click.echo("fvcore is not installed; pip install fvcore puts it beside.")
     else:
         click.echo(
             f"fvcore, tracing {speed.traced} of them: {speed.traced_per_second:.2f} a second, "

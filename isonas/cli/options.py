@@ -61,7 +61,10 @@ BUDGET_OPTIONS = (
 )
 
 _BUDGET = (
-    click.option("--board", help="A board: its memory, flash, memory model and reserves."),
+    click.option(
+        "--board",
+        help=f"A board: its memory, flash, memory model and reserves. One of {', '.join(boards())}.",
+    ),
     click.option("--max-memory", type=Size(), help="Peak activation memory, such as 256KiB."),
     click.option("--max-flash", type=Size(), help="Bytes of the folded weights, such as 1MiB."),
     click.option("--max-params", type=Count(), help="Parameters, such as 500k."),

@@ -97,7 +97,11 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "bf16", "fp32"]),
     help="Number format of trials; auto measures whether bf16 is fast here.",
 )
-@click.option("--threads", type=click.IntRange(1), help="CPU threads. Default: all usable cores.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="CPU threads; one fewer than there are where others are at work. Default: all usable.",
+)
 @cache_option
 @click.option(
     "--run",
@@ -112,8 +116,9 @@ def search(ctx: click.Context, /, **options: Any) -> None:  # fmt: skip
     """Search SPACE for the genomes that trade error against cost best.
 
     Every genome of the space is costed exactly; those that break a limit are never trained. The others
-    are proposed one by one, trained briefly on small images, and logged. SPACE is the name of a shipped
-    space or the path of a YAML file. A killed search goes on with `isonas resume RUN`.
+    are proposed one by one, trained briefly on small images, and logged. SPACE is a shipped space
+    (quick, mcu, imagenet, paper) or the path of a YAML file. A killed search goes on with
+    `isonas resume RUN`.
 
     \b
     Example:
@@ -200,6 +205,8 @@ def _search(run: Path, study: Study, data: Dataset, time_limit: float, as_json: 
         for message in set_aside:
             click.echo(f"isonas: {message}.", err=True)
         done = [trial for trial in read_trials(run)[0] if trial.state != RUNNING]
+        if len(done) >= inputs.trials:
+            click.echo(f"{len(done)} trials are done already; --trials N searches on, to N in all.", err=True)
         try:
             ending = run_study(study, run, evaluate, inputs.trials, deadline)
             ended = follow(study, done, ending, inputs.trials)

@@ -50,8 +50,7 @@ def from_proxy(run: Path, trial: Trial, inputs: Inputs, input_side: int) -> Orig
     weights = load_weights(run, trial.number)
     if weights is None:
         raise ExportError(
-            f"{run} keeps no weights of trial {trial.number} (only front members' are kept); give "
-            "--epochs N to train it first."
+            f"{run} keeps no weights of trial {trial.number}; give --epochs N to train it first."
         )
     try:
         factor = inflation_factor(trial.genome, trial.proxy_input, input_side)
@@ -111,6 +110,7 @@ def from_training(
         "weights": "trained",
         "data": data.source,
         "epochs": recipe.epochs,
+        "epoch_images": recipe.epoch_images,
         "test_error": result.error,
         "test_error_se": result.error_se,
         "seed": seed,
