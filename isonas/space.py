@@ -22,7 +22,7 @@ Bools = npt.NDArray[np.bool_]
 
 STEMS = tuple(Stem)
 LARGEST_PRODUCT = 20_000_000
-"""The most combinations a space may span: enumerating that many takes about 4 GB."""
+"""The most combinations a space may span: each takes a hundred bytes or two while enumerated."""
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,7 @@ def from_training(
         "data": data.source,
         "epochs": recipe.epochs,
         "epoch_images": recipe.epoch_images,
+        "tested_on": "validation split" if data.held_back is None else "held-back split",
         "test_error": result.error,
         "test_error_se": result.error_se,
         "seed": seed,
