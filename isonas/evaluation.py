@@ -36,15 +36,20 @@ class TrainingState(Protocol):
 
 Curve = tuple[EpochResult, ...]
 
-Evaluate = Callable[[Genome, int, int, TrainingState | None], tuple[Curve, TrainingState]]
-"""`evaluate(genome, from_epoch, to_epoch, state)` trains on from `state` (None at epoch 0).
+Evaluate = Callable[[Genome, int, int, int, TrainingState | None], tuple[Curve, TrainingState]]
+"""`evaluate(genome, seed, from_epoch, to_epoch, state)` trains on from `state` (None at epoch 0).
 
 It returns one result for each epoch in (from_epoch, to_epoch] and the state after the last. Two calls,
-0 to m and m to n, do what one call 0 to n does. Raises TrainingError where the genome cannot be trained.
+0 to m and m to n, do what one call 0 to n does. `seed` is `trial_seed`'s. Raises TrainingError where the
+genome cannot be trained.
 """
 
 
-def trial_seed(study_seed: int, genome: Genome) -> int:
-    """The seed of one genome's initial weights, batches and augmentation, below 2³²."""
-    sequence = np.random.SeedSequence((study_seed, zlib.crc32(str(genome).encode())))
+def trial_seed(study_seed: int, genome: Genome, repeat: int = 0) -> int:
+    """The seed of one genome's initial weights, batches and augmentation, below 2³².
+
+    `repeat` counts trainings of the same genome from 0.
+    """
+    repeated = (repeat,) if repeat else ()
+    sequence = np.random.SeedSequence((study_seed, zlib.crc32(str(genome).encode()), *repeated))
     return int(sequence.generate_state(1)[0])

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import click
 
-from isonas.cli.options import budget_from, budget_options, json_option
+from isonas.cli.options import (
+    budget_from,
+    budget_options,
+    cache_option,
+    data_option,
+    deployment_options,
+    json_option,
+    proxy_options,
+)
+from isonas.cli.resolve import cache_folder, new_inputs, parse_seconds, proxy_setting
 
 
 @click.group()
@@ -54,3 +66,79 @@ def cost(space: str | None, as_json: bool, **budget: object) -> None:
             f"fvcore, tracing {speed.traced} of them: {speed.traced_per_second:.2f} a second, "
             f"{speed.ratio:,.0f} times fewer."
         )
+
+
+@bench.command("record")
+@click.argument("space", default="tiny")
+@data_option
+@budget_options
+@deployment_options
+@click.option(
+    "--table",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="The Parquet file to write; trainings that it holds already are kept.",
+)
+@click.option(
+    "--sample", type=click.IntRange(1), help="Genomes, drawn by --seed. Default: all feasible ones."
+)
+@click.option(
+    "--seeds", default=3, show_default=True, type=click.IntRange(1), help="Trainings of each genome."
+)
+@click.option("--time-limit", help="Start no training after this long, such as 90m, 2h or 600s.")
+@proxy_options(epochs=9)
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 1024),
+    help="Processes that train side by side, the threads shared out among them.",
+)
+@cache_option
+@json_option
+def record(**options: Any) -> None:
+    """Train the genomes of SPACE, several times each, into a table to compare samplers on.
+
+    The table holds the validation error after every epoch, the error on held-back images, and what
+    each training took. A killed recording goes on when the same command is given again; more --seeds
+    or a larger --sample extend it. A table that is not finished is a smaller table.
+
+    \b
+    Example:
+      isonas bench record tiny --table tiny.parquet --workers 2 --threads 1
+    """
+    from functools import partial
+
+    from isonas.bench.record import genomes_to_record, record, trainer_of
+    from isonas.training.machine import usable_cores
+
+    limit = parse_seconds(options["time_limit"]) if options["time_limit"] else float("inf")
+    threads = options["threads"] or max(usable_cores() // options["workers"], 1)
+    unsearched = {"objectives": "error,peak_bytes,madds", "sampler": "random", "trials": 1}
+    inputs, _ = new_inputs({**options, **unsearched, "threads": threads})
+    genomes = genomes_to_record(inputs, options["sample"])
+    start = partial(trainer_of, proxy_setting(inputs, cache_folder(options)), inputs.seed)
+    deadline = time.monotonic() + limit
+    have, wanted, core_seconds = 0, len(genomes) * options["seeds"], 0.0
+    recording = record(
+        options["table"],
+        inputs,
+        genomes,
+        options["seeds"],
+        start,
+        workers=options["workers"],
+        deadline=deadline,
+    )
+    for training, have, wanted in recording:
+        core_seconds += training.core_seconds
+        outcome = f"error {training.error[-1]:.3f}" if training.error else f"failed: {training.reason}"
+        click.echo(
+            f"{have}/{wanted} {training.genome} seed {training.seed}: {outcome} in "
+            f"{training.seconds:.1f} s ({training.core_seconds:.1f} core seconds)",
+            err=True,
+        )
+    document = {"table": str(options["table"]), "trainings": have, "wanted": wanted}
+    if as_json := options["as_json"]:
+        click.echo(json.dumps(document, indent=2))
+    if not as_json:
+        click.echo(f"{options['table']} holds {have} of {wanted} trainings.")

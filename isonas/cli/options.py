@@ -48,8 +48,6 @@ class Count(click.ParamType[int]):
         return count
 
 
-EPOCH_IMAGES = Count(2, 100_000_000)
-
 BUDGET_OPTIONS = (
     "board",
     "max_memory",
@@ -87,6 +85,12 @@ _DEPLOYMENT = (
                  help="Classes that costs are reckoned for. Default: the data's, else the space's."),
 )  # fmt: skip
 
+data_option = click.option(
+    "--data",
+    default="clutter",
+    show_default=True,
+    help="Images: clutter, digits, synthetic or parquet:PATH.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 cache_option = click.option(
     "--cache",
@@ -103,6 +107,64 @@ def budget_options(command: F) -> F:
 def deployment_options(command: F) -> F:
     """Add --input and --classes."""
     return _add(command, _DEPLOYMENT)
+
+
+def proxy_options(*, epochs: int) -> Callable[[F], F]:
+    """Add what decides how a genome is trained briefly, `epochs` epochs unless told."""
+    options = (
+        click.option(
+            "--epochs",
+            default=epochs,
+            show_default=True,
+            type=click.IntRange(1),
+            help="Epochs of a training.",
+        ),
+        click.option(
+            "--epoch-images",
+            type=Count(2, 100_000_000),
+            help="Training images an epoch takes. Default: 4,000 on a CPU, all on a GPU.",
+        ),
+        click.option(
+            "--batch-size",
+            default=32,
+            show_default=True,
+            type=click.IntRange(2),
+            help="Images of a training step.",
+        ),
+        click.option(
+            "--proxy-input",
+            type=click.IntRange(1),
+            help="Largest side in pixels that trials read. Default: the data's, the deployment's.",
+        ),
+        click.option(
+            "--seed",
+            default=0,
+            show_default=True,
+            type=click.IntRange(0, 2**32 - 1),
+            help="Of the split, the order of genomes and the trainings.",
+        ),
+        click.option(
+            "--device",
+            default="auto",
+            show_default=True,
+            type=click.Choice(["auto", "cpu", "cuda"]),
+            help="Where genomes train.",
+        ),
+        click.option(
+            "--precision",
+            default="auto",
+            show_default=True,
+            type=click.Choice(["auto", "bf16", "fp32"]),
+            help="Number format of trainings; auto measures whether bf16 is fast here.",
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(1),
+            help="CPU threads of a training; fewer than there are where others are at work. Default: all "
+            "usable, shared out among the workers.",
+        ),
+    )
+    return lambda command: _add(command, options)
 
 
 def budget_from(options: dict[str, Any]) -> Budget:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from isonas.data.dataset import Dataset
     from isonas.hardware import Budget
     from isonas.search.inputs import Inputs
+    from isonas.training.proxy import ProxySetting
 
 CPU_EPOCH_IMAGES = 4000
 
@@ -84,6 +85,23 @@ def given_inputs(recorded: Inputs, options: dict[str, Any], given: set[str], dat
         data_side=data.train.side,
         class_names=data.class_names,
         **over,
+    )
+
+
+def proxy_setting(inputs: Inputs, cache: Path) -> ProxySetting:
+    """What the trainings of a search or a table are made from."""
+    from isonas.training.machine import Machine
+    from isonas.training.proxy import ProxySetting
+    from isonas.training.recipe import Recipe
+
+    return ProxySetting(
+        data=inputs.data,
+        cache=cache,
+        recipe=Recipe(inputs.epochs, inputs.epoch_images, inputs.batch_size),
+        machine=Machine(inputs.device, inputs.precision, inputs.threads),
+        input_side=inputs.input,
+        source_side=inputs.source_side,
+        split_seed=inputs.seed,
     )
 
 

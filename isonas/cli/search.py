@@ -11,12 +11,13 @@ import click
 from click.core import ParameterSource
 
 from isonas.cli.options import (
-    EPOCH_IMAGES,
     budget_options,
     cache_option,
+    data_option,
     deployment_options,
     explain_board,
     json_option,
+    proxy_options,
 )
 from isonas.cli.resolve import cache_folder, given_inputs, latest_run, new_inputs, next_run, parse_seconds
 from isonas.errors import RunError
@@ -29,12 +30,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("space", default="quick")
-@click.option(
-    "--data",
-    default="clutter",
-    show_default=True,
-    help="Images: clutter, digits, synthetic or parquet:PATH.",
-)
+@data_option
 @budget_options
 @deployment_options
 @click.option(
@@ -51,56 +47,13 @@ if TYPE_CHECKING:
     help="Trials in all, those before a resume included.",
 )
 @click.option("--time-limit", help="Start no trial after this long, such as 90m, 2h or 600s.")
-@click.option("--epochs", default=4, show_default=True, type=click.IntRange(1), help="Epochs of a trial.")
-@click.option(
-    "--epoch-images",
-    type=EPOCH_IMAGES,
-    help="Training images an epoch takes. Default: 4,000 on a CPU, all on a GPU.",
-)
-@click.option(
-    "--batch-size",
-    default=32,
-    show_default=True,
-    type=click.IntRange(2),
-    help="Images of a training step.",
-)
-@click.option(
-    "--proxy-input",
-    type=click.IntRange(1),
-    help="Largest side in pixels that trials read. Default: the data's, the deployment's.",
-)
-@click.option(
-    "--seed",
-    default=0,
-    show_default=True,
-    type=click.IntRange(0, 2**32 - 1),
-    help="Of the split, the sampler and the trainings.",
-)
+@proxy_options(epochs=4)
 @click.option(
     "--sampler",
     default="tpe",
     show_default=True,
     type=click.Choice(SAMPLER_NAMES),
     help="What proposes genomes.",
-)
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    help="Where trials train.",
-)
-@click.option(
-    "--precision",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "bf16", "fp32"]),
-    help="Number format of trials; auto measures whether bf16 is fast here.",
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(1),
-    help="CPU threads; one fewer than there are where others are at work. Default: all usable.",
 )
 @cache_option
 @click.option(
@@ -198,7 +151,7 @@ def _search(run: Path, study: Study, data: Dataset, time_limit: float, as_json: 
         Machine(inputs.device, inputs.precision, inputs.threads),
         input_side=inputs.input,
         source_side=inputs.source_side,
-        seed=inputs.seed,
+        split_seed=inputs.seed,
     )
     deadline = time.monotonic() + time_limit
     with hold(run) as set_aside:

@@ -8,6 +8,8 @@ two photographs that ship with scikit-learn: 32×32 RGB, 10 classes.
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
 from isonas.data.dataset import Dataset, Images
+from isonas.data.store import cached
 
 SIDE = 32
 TRAIN_IMAGES = 8000
@@ -25,23 +28,40 @@ _SEED = 20190917
 Floats = npt.NDArray[np.float64]
 
 
-def clutter(train_images: int = TRAIN_IMAGES, test_images: int = TEST_IMAGES) -> Dataset:
-    """The data set, the same on every call; training and test images use disjoint digits."""
+def clutter(
+    cache: Path | None = None, train_images: int = TRAIN_IMAGES, test_images: int = TEST_IMAGES
+) -> Dataset:
+    """The data set, the same on every call; training and test images use disjoint digits.
+
+    Drawing it takes seconds; with a `cache` folder it is drawn once. Raises DataError where the folder
+    cannot be written.
+    """
+
+    def arrays() -> tuple[npt.NDArray[np.uint8] | npt.NDArray[np.int64], ...]:
+        drawn = _drawn(train_images, test_images)
+        return tuple(array for images in drawn for array in (images.pixels, images.labels))
+
+    made_of = [importlib.metadata.version(name) for name in ("numpy", "pillow", "scikit-learn")]
+    key = "-".join(("clutter", str(train_images), str(test_images), *made_of))
+    parts = cached(cache, key, arrays) if cache is not None else arrays()
+    train, test = Images(parts[0], parts[1]), Images(parts[2], parts[3])
+    digest = hashlib.blake2b(digest_size=16)
+    for images in (train, test):
+        digest.update(images.pixels.tobytes())
+    names = tuple(str(digit) for digit in range(10))
+    return Dataset("clutter", digest.hexdigest(), names, train, test, mirror=False)
+
+
+def _drawn(train_images: int, test_images: int) -> tuple[Images, Images]:
     digits = load_digits()
     order = np.random.default_rng(_SEED).permutation(len(digits.target))
     cut = len(order) * 3 // 4
     photographs = [np.asarray(photo, np.float64) for photo in load_sample_images().images]
-    splits = [
-        _draw(digits.images[part], digits.target[part], photographs, count, _SEED + number)
-        for number, (part, count) in enumerate(
-            ((order[:cut], train_images), (order[cut:], test_images)), start=1
-        )
-    ]
-    digest = hashlib.blake2b(digest_size=16)
-    for images in splits:
-        digest.update(images.pixels.tobytes())
-    names = tuple(str(digit) for digit in range(10))
-    return Dataset("clutter", digest.hexdigest(), names, splits[0], splits[1], mirror=False)
+    train, test = order[:cut], order[cut:]
+    return (
+        _draw(digits.images[train], digits.target[train], photographs, train_images, _SEED + 1),
+        _draw(digits.images[test], digits.target[test], photographs, test_images, _SEED + 2),
+    )
 
 
 def _draw(

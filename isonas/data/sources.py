@@ -11,8 +11,8 @@ from isonas.data.parquet import parquet
 from isonas.data.synthetic import synthetic
 from isonas.errors import UsageError
 
-EMBEDDED = {"clutter": clutter, "digits": digits, "synthetic": synthetic}
-SOURCES = (*EMBEDDED, "parquet:PATH")
+EMBEDDED = {"digits": digits, "synthetic": synthetic}
+SOURCES = ("clutter", *EMBEDDED, "parquet:PATH")
 
 
 def open_dataset(source: str, cache: Path) -> Dataset:
@@ -22,6 +22,8 @@ def open_dataset(source: str, cache: Path) -> Dataset:
     cannot be read.
     """
     kind, colon, path = source.partition(":")
+    if source == "clutter":
+        return clutter(cache)
     if not colon and kind in EMBEDDED:
         return EMBEDDED[kind]()
     if kind == "parquet" and path:

@@ -70,7 +70,7 @@ def create_run(run: Path, inputs: Inputs, reference: Reference) -> None:
     """
     document = {
         "version": _VERSION,
-        "inputs": _document(inputs),
+        "inputs": inputs_document(inputs),
         "reference": {
             "objectives": list(reference.objectives),
             "ideal": list(reference.ideal),
@@ -117,7 +117,7 @@ def read_run(run: Path) -> tuple[Inputs, Reference, dict[str, str]]:
                 f"{path} is of version {document['version']}, this isonas reads up to {_VERSION}; use "
                 "the isonas that wrote it."
             )
-        inputs = _inputs(document["inputs"])
+        inputs = parse_inputs(document["inputs"])
         box = document["reference"]
         ideal, point = (tuple(float(value) for value in box[corner]) for corner in ("ideal", "point"))
         if not len(inputs.objectives) == len(ideal) == len(point):
@@ -132,7 +132,7 @@ def read_run(run: Path) -> tuple[Inputs, Reference, dict[str, str]]:
 
 def changed(recorded: Inputs, given: Inputs) -> list[str]:
     """The keys in which two inputs differ, but for those that may; nested ones with dots."""
-    old, new = _flat(_document(recorded)), _flat(_document(given))
+    old, new = _flat(inputs_document(recorded)), _flat(inputs_document(given))
     keys = [*old, *(key for key in new if key not in old)]
     return [key for key in keys if key not in MAY_CHANGE and old.get(key) != new.get(key)]
 
@@ -140,11 +140,19 @@ def changed(recorded: Inputs, given: Inputs) -> list[str]:
 def versions() -> dict[str, str]:
     """Versions of isonas and of the libraries that decide a search's numbers."""
     libraries = ("torch", "optuna", "numpy", "scikit-learn", "pillow")
-    found = {name: importlib.metadata.version(name) for name in libraries}
+    found = {name: _version(name) for name in libraries}
     return {"isonas": isonas.__version__, **found}
 
 
-def _document(inputs: Inputs) -> dict[str, Any]:
+def _version(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+def inputs_document(inputs: Inputs) -> dict[str, Any]:
+    """Inputs as plain values, for YAML or JSON."""
     plain = {field.name: getattr(inputs, field.name) for field in fields(Inputs)}
     budget = asdict(inputs.budget)
     for name in ("memory_model", "dtype"):
@@ -158,7 +166,8 @@ def _document(inputs: Inputs) -> dict[str, Any]:
     }
 
 
-def _inputs(document: dict[str, Any]) -> Inputs:
+def parse_inputs(document: dict[str, Any]) -> Inputs:
+    """Inputs from `inputs_document`'s plain values; raises KeyError, TypeError, ValueError, IsonasError."""
     budget = dict(document["budget"])
     budget["memory_model"] = MemoryModel(budget["memory_model"])
     budget["dtype"] = DType(budget["dtype"])

@@ -137,7 +137,7 @@ def _asked(study: Study, number: int, index: int, noted: str) -> Trial:
 def _evaluated(asked: Trial, evaluate: Evaluate, epochs: int) -> tuple[Trial, TrainingState | None]:
     start = time.perf_counter()
     try:
-        curve, state = evaluate(asked.genome, 0, epochs, None)
+        curve, state = evaluate(asked.genome, asked.seed, 0, epochs, None)
     except TrainingError as error:
         seconds = time.perf_counter() - start
         failed = replace(asked, state=FAILED, reason=str(error), train_seconds=seconds)

@@ -7,16 +7,27 @@ behind the stem is the network that will be deployed.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
 from isonas.data.dataset import Dataset, Images, split_validation
 from isonas.data.resize import downsample
-from isonas.evaluation import Curve, TrainingState, trial_seed
+from isonas.data.sources import open_dataset
+from isonas.evaluation import Curve, TrainingState
 from isonas.genome import Genome
 from isonas.networks.build import build_network
-from isonas.training.loop import Checkpoint, Examples, on_device, prepare, train, training_errors
+from isonas.training.loop import (
+    Checkpoint,
+    Examples,
+    on_device,
+    prepare,
+    train,
+    training_errors,
+    validation_error,
+)
 from isonas.training.machine import Machine
 from isonas.training.proxy_input import proxy_input
 from isonas.training.recipe import Recipe
@@ -25,9 +36,9 @@ from isonas.training.recipe import Recipe
 class ProxyEvaluator:
     """Trains genomes on a data set's training images; an `Evaluate`.
 
-    A genome's result is a function of the data, the recipe, `seed` and the machine alone, whatever
-    was evaluated before. `input_side` is the deployment input, `source_side` a limit on what is read
-    (None: the images' own side).
+    A genome's result is a function of the data and their split (by `split_seed`), the recipe, the
+    trial's seed and the machine alone, whatever was evaluated before. `input_side` is the deployment
+    input, `source_side` a limit on what is read (None: the images' own side).
     """
 
     def __init__(
@@ -37,7 +48,7 @@ class ProxyEvaluator:
         machine: Machine,
         *,
         input_side: int,
-        seed: int,
+        split_seed: int,
         source_side: int | None = None,
     ) -> None:
         self._data = data
@@ -45,25 +56,24 @@ class ProxyEvaluator:
         self._machine = machine
         self._input_side = input_side
         self._source_side = source_side or data.train.side
-        self._seed = seed
+        self._split_seed = split_seed
         self._by_side: dict[int, tuple[Examples, Examples]] = {}
 
     @cached_property
     def _split(self) -> tuple[Images, Images]:
         images = self._data.train
-        training, validation = split_validation(images.labels, self._seed)
+        training, validation = split_validation(images.labels, self._split_seed)
         return (
             Images(images.pixels[training], images.labels[training]),
             Images(images.pixels[validation], images.labels[validation]),
         )
 
     def __call__(
-        self, genome: Genome, from_epoch: int, to_epoch: int, state: TrainingState | None
+        self, genome: Genome, seed: int, from_epoch: int, to_epoch: int, state: TrainingState | None
     ) -> tuple[Curve, Checkpoint]:
         """See `isonas.evaluation.Evaluate`; `state` is a `Checkpoint` of the same genome."""
         checkpoint = state if isinstance(state, Checkpoint) else None
         side = proxy_input(genome.internal_resolution, self._source_side, self._input_side)
-        seed = trial_seed(self._seed, genome)
         curve = []
         with self._machine.threads_set(), torch.random.fork_rng(), training_errors():
             torch.manual_seed(seed)
@@ -91,6 +101,18 @@ class ProxyEvaluator:
             raise ValueError(f"no epoch lies between {from_epoch} and {to_epoch}")
         return tuple(curve), checkpoint
 
+    def held_back_error(self, genome: Genome, state: TrainingState) -> float | None:
+        """1 − top-1 of a trained genome on the source's held-back images; None where it has none."""
+        if self._data.held_back is None or not isinstance(state, Checkpoint):
+            return None
+        side = proxy_input(genome.internal_resolution, self._source_side, self._input_side)
+        with self._machine.threads_set(), torch.random.fork_rng(), training_errors():
+            network = build_network(genome, side, self._data.classes)
+            network.load_state_dict(state.network)
+            prepare(network, self._machine)
+            images = on_device(downsample(self._data.held_back, side), self._machine.device)
+            return validation_error(network, images, self._machine)
+
     def _examples(self, side: int) -> tuple[Examples, Examples]:
         if side not in self._by_side:
             training, validation = (
@@ -98,3 +120,28 @@ class ProxyEvaluator:
             )
             self._by_side[side] = training, validation
         return self._by_side[side]
+
+
+@dataclass(frozen=True)
+class ProxySetting:
+    """What a worker process makes its evaluator from: names and numbers, no images."""
+
+    data: str
+    cache: Path
+    recipe: Recipe
+    machine: Machine
+    input_side: int
+    source_side: int
+    split_seed: int
+
+
+def evaluator_of(setting: ProxySetting) -> ProxyEvaluator:
+    """Open the images and make the evaluator; raises as `open_dataset` does."""
+    return ProxyEvaluator(
+        open_dataset(setting.data, setting.cache),
+        setting.recipe,
+        setting.machine,
+        input_side=setting.input_side,
+        source_side=setting.source_side,
+        split_seed=setting.split_seed,
+    )
