@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,13 +18,14 @@ class EpochResult:
     """How a network stood after one epoch (counted from 1).
 
     `error` is 1 − top-1 on the validation images, `error_se` its binomial standard error, `loss` the
-    mean training loss of the epoch.
+    mean training loss of the epoch, `seconds` its time by the clock, validation included.
     """
 
     epoch: int
     error: float
     error_se: float
     loss: float
+    seconds: float = field(default=0.0, compare=False)
 
 
 class TrainingState(Protocol):

@@ -51,7 +51,13 @@ INPUTS = Inputs(
     device="cpu",
     precision="fp32",
     threads=1,
+    early_stopping=False,
     trials=30,
+    repeats=1,
+    workers=1,
+    engine="local",
+    cpus_per_trial=1.0,
+    gpus_per_trial=0.0,
 )
 
 
@@ -76,20 +82,24 @@ def error_of(genome: Genome) -> float:
 class Recorder:
     """An `Evaluate` that answers from `error_of` and remembers what it was asked."""
 
-    def __init__(self, failing: frozenset[Genome] = frozenset()) -> None:
+    def __init__(self, failing: frozenset[Genome] = frozenset(), epochs: int = 2) -> None:
         self.asked: list[Genome] = []
+        self.epochs_trained = 0
         self._failing = failing
+        self._epochs = epochs
 
     def __call__(
-        self, genome: Genome, from_epoch: int, to_epoch: int, state: TrainingState | None
+        self, genome: Genome, seed: int, from_epoch: int, to_epoch: int, state: TrainingState | None
     ) -> tuple[Curve, TrainingState]:
-        """One result an epoch, the last of them `error_of`."""
-        self.asked.append(genome)
+        """One result an epoch, after `epochs` of them `error_of`."""
+        if from_epoch == 0:
+            self.asked.append(genome)
+        self.epochs_trained += to_epoch - from_epoch
         if genome in self._failing:
             raise TrainingError(f"{genome} was told to fail")
         error = error_of(genome)
         curve = tuple(
-            EpochResult(epoch, error + 0.01 * (to_epoch - epoch), 0.01, 1.0)
+            EpochResult(epoch, error + 0.01 * (self._epochs - epoch), 0.01, 1.0)
             for epoch in range(from_epoch + 1, to_epoch + 1)
         )
         return curve, Weights(error)

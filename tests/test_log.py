@@ -134,8 +134,10 @@ def test_a_foreign_file_is_set_aside(run: Path) -> None:
         assert "trials.parquet.torn" in set_aside[0]
 
 
-def test_a_newer_log_is_refused(run: Path) -> None:
-    write_trial(run, replace(trial(0), schema_version=99))
+def test_a_newer_log_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("isonas.search.log.SCHEMA_VERSION", 99)
+    write_trial(run, trial(0))
+    monkeypatch.undo()
     with pytest.raises(LogError, match="of log version 99"):
         read_trials(run)
 

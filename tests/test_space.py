@@ -27,7 +27,7 @@ from isonas.space import (
 )
 from tests.strategies import genomes
 
-SIZES = {"quick": 864, "mcu": 20_736, "imagenet": 57_600, "paper": 36}
+SIZES = {"quick": 864, "tiny": 288, "mcu": 20_736, "imagenet": 57_600, "paper": 36}
 
 
 @st.composite

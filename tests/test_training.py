@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from isonas.training import loop, machine
 from isonas.training.depthwise import depthwise, speed_up_depthwise
 from isonas.training.loop import Checkpoint, Examples, on_device, validation_error
 from isonas.training.machine import Machine, probe_machine
-from isonas.training.proxy import ProxyEvaluator
+from isonas.training.proxy import ProxyEvaluator, ProxySetting
 from isonas.training.proxy_input import proxy_input
 from isonas.training.recipe import Recipe
 
@@ -131,9 +132,20 @@ def test_speeding_up_changes_no_result_and_no_name() -> None:
     assert changed == [block.depthwise.conv for block in network.blocks]  # type: ignore[union-attr]
 
 
+SETTING = ProxySetting(
+    data="synthetic",
+    cache=Path(),
+    recipe=RECIPE,
+    machine=CPU,
+    input_side=16,
+    source_side=16,
+    split_seed=3,
+)
+SEED = 7
+
+
 def evaluator(**changes: Any) -> ProxyEvaluator:
-    arguments: dict[str, Any] = {"input_side": 16, "seed": 3, **changes}
-    return ProxyEvaluator(synthetic(), RECIPE, CPU, **arguments)
+    return ProxyEvaluator(synthetic(), replace(SETTING, **changes))
 
 
 def assert_equal_weights(one: Checkpoint, other: Checkpoint) -> None:
@@ -143,9 +155,9 @@ def assert_equal_weights(one: Checkpoint, other: Checkpoint) -> None:
 
 
 def test_training_on_from_a_checkpoint_is_training_through() -> None:
-    whole, after_whole = evaluator()(SMALL, 0, 3, None)
-    first, state = evaluator()(SMALL, 0, 1, None)
-    second, after_parts = evaluator()(SMALL, 1, 3, state)
+    whole, after_whole = evaluator()(SMALL, SEED, 0, 3, None)
+    first, state = evaluator()(SMALL, SEED, 0, 1, None)
+    second, after_parts = evaluator()(SMALL, SEED, 1, 3, state)
     assert whole == first + second
     assert [result.epoch for result in whole] == [1, 2, 3]
     assert_equal_weights(after_whole, after_parts)
@@ -153,19 +165,20 @@ def test_training_on_from_a_checkpoint_is_training_through() -> None:
 
 def test_a_genomes_result_does_not_depend_on_what_was_evaluated_before() -> None:
     used = evaluator()
-    used(parse_genome("isonet_l1_c8_r8_e2_se0_conv_h0"), 0, 1, None)
+    used(parse_genome("isonet_l1_c8_r8_e2_se0_conv_h0"), SEED, 0, 1, None)
     torch.rand(5)
-    curve, state = used(SMALL, 0, 2, None)
-    fresh_curve, fresh_state = evaluator()(SMALL, 0, 2, None)
+    curve, state = used(SMALL, SEED, 0, 2, None)
+    fresh_curve, fresh_state = evaluator()(SMALL, SEED, 0, 2, None)
     assert curve == fresh_curve
     assert_equal_weights(state, fresh_state)
-    other_seed, _ = evaluator(seed=4)(SMALL, 0, 2, None)
-    assert other_seed != curve
+    other_seed, _ = evaluator()(SMALL, SEED + 1, 0, 2, None)
+    other_split, _ = evaluator(split_seed=4)(SMALL, SEED, 0, 2, None)
+    assert curve not in (other_seed, other_split)
 
 
 def test_the_proxy_learns_and_reports_the_error_of_the_weights_it_returns() -> None:
     data = synthetic()
-    curve, state = evaluator()(SMALL, 0, 3, None)
+    curve, state = evaluator()(SMALL, SEED, 0, 3, None)
     assert curve[-1].error < 0.25
     assert curve[-1].loss < curve[0].loss
     network = build_network(SMALL, 16, data.classes)
@@ -178,16 +191,16 @@ def test_the_proxy_learns_and_reports_the_error_of_the_weights_it_returns() -> N
 
 
 def test_the_proxy_shrinks_the_input_and_nothing_else() -> None:
-    _, small = evaluator(source_side=8)(SMALL, 0, 1, None)
-    _, large = evaluator()(SMALL, 0, 1, None)
+    _, small = evaluator(source_side=8)(SMALL, SEED, 0, 1, None)
+    _, large = evaluator()(SMALL, SEED, 0, 1, None)
     differing = {name for name, tensor in small.network.items() if tensor.shape != large.network[name].shape}
     assert differing == {"stem.conv.conv.weight"}
 
 
 def test_a_loss_that_is_no_number_is_a_reason() -> None:
-    wild = ProxyEvaluator(synthetic(), replace(RECIPE, peak_rate=1e30), CPU, input_side=16, seed=0)
+    wild = evaluator(recipe=replace(RECIPE, peak_rate=1e30))
     with pytest.raises(TrainingError, match="the loss became nan in epoch 1"):
-        wild(SMALL, 0, 3, None)
+        wild(SMALL, SEED, 0, 3, None)
 
 
 def test_memory_that_runs_out_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,13 +209,15 @@ def test_memory_that_runs_out_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr("isonas.training.proxy.build_network", exhausted)
     with pytest.raises(TrainingError, match=r"can't allocate memory$"):
-        evaluator()(SMALL, 0, 1, None)
+        evaluator()(SMALL, SEED, 0, 1, None)
 
 
 def test_trial_seeds_differ_by_study_and_genome() -> None:
     genomes = [Genome(depth=depth) for depth in range(1, 50)]
-    seeds = {trial_seed(study, genome) for study in range(5) for genome in genomes}
-    assert len(seeds) == 5 * len(genomes)
+    seeds = {
+        trial_seed(study, genome, repeat) for study in range(5) for genome in genomes for repeat in range(3)
+    }
+    assert len(seeds) == 15 * len(genomes)
 
 
 def test_validation_error_counts_wrong_answers() -> None:
@@ -237,7 +252,7 @@ def test_the_machine_is_probed(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(st.sampled_from(["bf16", "fp32"]), st.sampled_from([3, 5]))
 def test_both_precisions_train(precision: str, kernel_size: int) -> None:
     genome = replace(SMALL, kernel_size=kernel_size)
-    train = ProxyEvaluator(synthetic(), RECIPE, Machine("cpu", precision, 1), input_side=16, seed=0)
-    curve, state = train(genome, 0, 3, None)
+    train = evaluator(machine=Machine("cpu", precision, 1))
+    curve, state = train(genome, SEED, 0, 3, None)
     assert curve[-1].error < 0.5
     assert all(np.isfinite(array).all() for array in state.weights().values())

@@ -110,12 +110,19 @@ def record(**options: Any) -> None:
     from functools import partial
 
     from isonas.bench.record import genomes_to_record, record, trainer_of
-    from isonas.training.machine import usable_cores
 
     limit = parse_seconds(options["time_limit"]) if options["time_limit"] else float("inf")
-    threads = options["threads"] or max(usable_cores() // options["workers"], 1)
-    unsearched = {"objectives": "error,peak_bytes,madds", "sampler": "random", "trials": 1}
-    inputs, _ = new_inputs({**options, **unsearched, "threads": threads})
+    unsearched = {
+        "objectives": "error,peak_bytes,madds",
+        "sampler": "random",
+        "trials": 1,
+        "repeats": 1,
+        "early_stopping": False,
+        "engine": "local",
+        "cpus_per_trial": None,
+        "gpus_per_trial": None,
+    }
+    inputs, _ = new_inputs({**options, **unsearched})
     genomes = genomes_to_record(inputs, options["sample"])
     start = partial(trainer_of, proxy_setting(inputs, cache_folder(options)), inputs.seed)
     deadline = time.monotonic() + limit
@@ -138,7 +145,7 @@ def record(**options: Any) -> None:
             err=True,
         )
     document = {"table": str(options["table"]), "trainings": have, "wanted": wanted}
-    if as_json := options["as_json"]:
+    if options["as_json"]:
         click.echo(json.dumps(document, indent=2))
-    if not as_json:
+    else:
         click.echo(f"{options['table']} holds {have} of {wanted} trainings.")

@@ -48,6 +48,8 @@ class Count(click.ParamType[int]):
         return count
 
 
+EPOCH_IMAGES = Count(2, 100_000_000)
+
 BUDGET_OPTIONS = (
     "board",
     "max_memory",
@@ -109,6 +111,39 @@ def deployment_options(command: F) -> F:
     return _add(command, _DEPLOYMENT)
 
 
+def worker_options(command: F) -> F:
+    """Add who trains: --engine, --workers, --cpus-per-trial and --gpus-per-trial."""
+    return _add(
+        command,
+        (
+            click.option(
+                "--engine",
+                default="local",
+                show_default=True,
+                type=click.Choice(["local", "ray"]),
+                help="Train in processes of this machine, or on a Ray cluster (pip install 'isonas[ray]').",
+            ),
+            click.option(
+                "--workers",
+                default=1,
+                show_default=True,
+                type=click.IntRange(1, 4096),
+                help="Trainings side by side.",
+            ),
+            click.option(
+                "--cpus-per-trial",
+                type=click.FloatRange(0, min_open=True),
+                help="Processors that a training takes of a Ray cluster. Default: --threads.",
+            ),
+            click.option(
+                "--gpus-per-trial",
+                type=click.FloatRange(0),
+                help="GPUs that a training takes of a Ray cluster, such as 0.5. Default: 0.",
+            ),
+        ),
+    )
+
+
 def proxy_options(*, epochs: int) -> Callable[[F], F]:
     """Add what decides how a genome is trained briefly, `epochs` epochs unless told."""
     options = (
@@ -121,7 +156,7 @@ def proxy_options(*, epochs: int) -> Callable[[F], F]:
         ),
         click.option(
             "--epoch-images",
-            type=Count(2, 100_000_000),
+            type=EPOCH_IMAGES,
             help="Training images an epoch takes. Default: 4,000 on a CPU, all on a GPU.",
         ),
         click.option(

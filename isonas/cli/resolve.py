@@ -25,13 +25,14 @@ def new_inputs(options: dict[str, Any]) -> tuple[Inputs, Dataset]:
     from isonas.objectives import parse_objectives
     from isonas.search.inputs import Inputs
     from isonas.space import load_space
-    from isonas.training.machine import probe_machine
+    from isonas.training.machine import probe_machine, usable_cores
 
     space = load_space(options["space"])
     budget = budget_from(options)
     objectives = parse_objectives(options["objectives"])
     data = open_dataset(options["data"], cache_folder(options))
-    machine = probe_machine(options["device"], options["threads"], options["precision"])
+    threads = options["threads"] or max(usable_cores() // options["workers"], 1)
+    machine = probe_machine(options["device"], threads, options["precision"])
     epoch_images = options["epoch_images"]
     if epoch_images is None and machine.device == "cpu":
         epoch_images = min(CPU_EPOCH_IMAGES, len(data.train))
@@ -54,7 +55,13 @@ def new_inputs(options: dict[str, Any]) -> tuple[Inputs, Dataset]:
         device=machine.device,
         precision=machine.precision,
         threads=machine.threads,
+        early_stopping=options["early_stopping"],
         trials=options["trials"],
+        repeats=options["repeats"],
+        workers=options["workers"],
+        engine=options["engine"],
+        cpus_per_trial=options["cpus_per_trial"] or float(machine.threads),
+        gpus_per_trial=options["gpus_per_trial"] or 0.0,
     )
     return inputs, data
 
@@ -65,7 +72,8 @@ def given_inputs(recorded: Inputs, options: dict[str, Any], given: set[str], dat
     from isonas.space import load_space
 
     alike = ("trials", "sampler", "seed", "epochs", "epoch_images", "batch_size", "proxy_input",
-             "threads", "classes")  # fmt: skip
+             "threads", "classes", "early_stopping", "repeats", "workers", "engine", "cpus_per_trial",
+             "gpus_per_trial")  # fmt: skip
     over = {name: options[name] for name in alike if name in given}
     if "space" in given:
         over["space"] = load_space(options["space"])

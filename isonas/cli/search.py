@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +21,24 @@ from isonas.cli.options import (
     explain_board,
     json_option,
     proxy_options,
+    worker_options,
 )
-from isonas.cli.resolve import cache_folder, given_inputs, latest_run, new_inputs, next_run, parse_seconds
+from isonas.cli.resolve import (
+    cache_folder,
+    given_inputs,
+    latest_run,
+    new_inputs,
+    next_run,
+    parse_seconds,
+    proxy_setting,
+)
 from isonas.errors import RunError
 from isonas.search import SAMPLER_NAMES
 
 if TYPE_CHECKING:
     from isonas.data.dataset import Dataset
+    from isonas.search.engines import Engine
+    from isonas.search.inputs import Inputs
     from isonas.search.study import Study
 
 
@@ -55,6 +69,20 @@ if TYPE_CHECKING:
     type=click.Choice(SAMPLER_NAMES),
     help="What proposes genomes.",
 )
+@click.option(
+    "--early-stopping/--no-early-stopping",
+    default=False,
+    show_default=True,
+    help="Stop trials that are unlikely to join the front at rungs of a third and a ninth of the epochs.",
+)
+@click.option(
+    "--repeats",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 100),
+    help="Train each front member this often in all, with fresh seeds, and report the mean.",
+)
+@worker_options
 @cache_option
 @click.option(
     "--run",
@@ -99,7 +127,7 @@ def start_run(options: dict[str, Any], time_limit: float) -> None:
     study = study_of(inputs)
     split_validation(data.train.labels, inputs.seed)
     create_run(run, inputs, study.reference)
-    _search(run, study, data, time_limit, options["as_json"])
+    _search(run, study, data, cache_folder(options), time_limit, options["as_json"])
 
 
 def resume_run(run: Path, options: dict[str, Any], given: set[str], time_limit: float) -> None:
@@ -123,17 +151,15 @@ def resume_run(run: Path, options: dict[str, Any], given: set[str], time_limit: 
                 "trials may differ from an uninterrupted run's.",
                 err=True,
             )
-    _search(run, study_of(inputs), data, time_limit, options["as_json"])
+    _search(run, study_of(inputs), data, cache_folder(options), time_limit, options["as_json"])
 
 
-def _search(run: Path, study: Study, data: Dataset, time_limit: float, as_json: bool) -> None:
+def _search(run: Path, study: Study, data: Dataset, cache: Path, time_limit: float, as_json: bool) -> None:
     from isonas.report.front import front_csv, front_document, read_front
     from isonas.report.search import follow, print_front, print_next
     from isonas.search.log import RUNNING, hold, read_trials, write_front
-    from isonas.search.study import search as run_study
-    from isonas.training.machine import Machine, require_device
-    from isonas.training.proxy import ProxyEvaluator
-    from isonas.training.recipe import Recipe
+    from isonas.search.run import search as run_study
+    from isonas.training.machine import require_device
 
     inputs = study.inputs
     if (note := explain_board(inputs.budget)) is not None:
@@ -145,14 +171,6 @@ def _search(run: Path, study: Study, data: Dataset, time_limit: float, as_json: 
     )
     require_device(inputs.device)
     _warn_of_high_resolution(study)
-    evaluate = ProxyEvaluator(
-        data,
-        Recipe(inputs.epochs, inputs.epoch_images, inputs.batch_size),
-        Machine(inputs.device, inputs.precision, inputs.threads),
-        input_side=inputs.input,
-        source_side=inputs.source_side,
-        split_seed=inputs.seed,
-    )
     deadline = time.monotonic() + time_limit
     with hold(run) as set_aside:
         for message in set_aside:
@@ -161,8 +179,9 @@ def _search(run: Path, study: Study, data: Dataset, time_limit: float, as_json: 
         if len(done) >= inputs.trials:
             click.echo(f"{len(done)} trials are done already; --trials N searches on, to N in all.", err=True)
         try:
-            ending = run_study(study, run, evaluate, inputs.trials, deadline)
-            ended = follow(study, done, ending, inputs.trials)
+            with _engine(inputs, data, cache) as engine:
+                ending = run_study(study, run, engine, inputs.trials, deadline)
+                ended = follow(study, done, ending, inputs.trials)
         except KeyboardInterrupt:
             click.echo(
                 "\nStopped; every finished trial is kept. Go on with: "
@@ -180,6 +199,21 @@ def _search(run: Path, study: Study, data: Dataset, time_limit: float, as_json: 
     else:
         print_front(front)
         print_next(run, front)
+
+
+@contextmanager
+def _engine(inputs: Inputs, data: Dataset, cache: Path) -> Iterator[Engine]:
+    """Who trains, as the inputs say."""
+    from isonas.search.engines import Inline
+    from isonas.search.workers import LocalWorkers
+    from isonas.training.proxy import ProxyEvaluator, evaluator_of
+
+    setting = proxy_setting(inputs, cache)
+    if inputs.workers == 1:
+        yield Inline(ProxyEvaluator(data, setting))
+        return
+    with LocalWorkers(partial(evaluator_of, setting), inputs.workers) as workers:
+        yield workers
 
 
 def _warn_of_high_resolution(study: Study) -> None:

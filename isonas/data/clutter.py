@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +38,7 @@ def clutter(
     cannot be written.
     """
 
-    def arrays() -> tuple[npt.NDArray[np.uint8] | npt.NDArray[np.int64], ...]:
+    def arrays() -> tuple[npt.NDArray[Any], ...]:
         drawn = _drawn(train_images, test_images)
         return tuple(array for images in drawn for array in (images.pixels, images.labels))
 

@@ -20,7 +20,7 @@ from isonas.search.log import hold
 from isonas.space import SearchSpace, parse_space, space_document
 
 STUDY_FILE = "study.yaml"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,9 @@ class Inputs:
     `input` (pixels, in place of the space's) and `classes` are what costs are reckoned for. `data_*`
     and `class_names` describe the images; their number of classes may differ from `classes`.
     `proxy_input` limits the proxy's side in pixels, None for no limit; `epoch_images` None means all.
-    `trials` is the total to reach, which may change.
+    `trials` is the total to reach, `repeats` how often a front member is trained in all; the last four
+    say who trains: these may change, and results do not depend on them but through the order in which
+    trials end.
     """
 
     space: SearchSpace
@@ -51,7 +53,13 @@ class Inputs:
     device: str
     precision: str
     threads: int
+    early_stopping: bool
     trials: int
+    repeats: int
+    workers: int
+    engine: str
+    cpus_per_trial: float
+    gpus_per_trial: float
 
     @property
     def source_side(self) -> int:
@@ -59,8 +67,18 @@ class Inputs:
         return min(self.data_side, self.proxy_input or self.data_side)
 
 
-MAY_CHANGE = ("trials", "data")
-"""Inputs that a resumed run may be given anew: its length, and where the same images lie."""
+MAY_CHANGE = ("data", "trials", "repeats", "workers", "engine", "cpus_per_trial", "gpus_per_trial")
+"""Inputs that a resumed run may be given anew: its length, where the same images lie, who trains."""
+
+_SINCE_2 = {
+    "early_stopping": False,
+    "repeats": 1,
+    "workers": 1,
+    "engine": "local",
+    "cpus_per_trial": 1.0,
+    "gpus_per_trial": 0.0,
+}
+"""What a `study.yaml` of version 1 means, which does not say."""
 
 
 def create_run(run: Path, inputs: Inputs, reference: Reference) -> None:
@@ -175,6 +193,7 @@ def parse_inputs(document: dict[str, Any]) -> Inputs:
         budget[name] = Overhead(**budget[name])
     inputs = Inputs(
         **{
+            **_SINCE_2,
             **document,
             "space": parse_space(document["space"], ""),
             "budget": Budget(**budget),

@@ -25,7 +25,7 @@ from isonas.atomic import PART_SUFFIX, write_atomically
 from isonas.errors import GenomeError, LogError
 from isonas.genome import GENES, Genome, parse_genome
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 COMPACT_AFTER = 200
 
 RUNNING, COMPLETE, STOPPED, FAILED = "running", "complete", "stopped", "failed"
@@ -35,8 +35,13 @@ RUNNING, COMPLETE, STOPPED, FAILED = "running", "complete", "stopped", "failed"
 class Trial:
     """One genome as asked, trained and scored.
 
-    Costs are under the study's convention (batch 1, `peak_bytes` with the image); `error` is 1 − top-1
-    on the validation images, `error_se` its standard error, `loss` the last epoch's training loss.
+    Costs are under the study's convention (batch 1, `peak_bytes` with the image). `error` is 1 − top-1
+    on the validation images after `epochs` epochs, `error_se` its standard error, `loss` the last
+    epoch's training loss. Where the genome was trained again with fresh seeds, `repeat_errors` are
+    those results and `error` the mean of all; a trial's own first result is the end of `curve_error`.
+    A stopped trial's `error` is the one it was stopped with, `extrapolated_error` what it was expected
+    to reach, with standard deviation `extrapolated_se`. `pending` are the
+    numbers below its own that had no result when it was asked.
     `proxy_input` is in pixels, `proxy_k` the stem's block size there. `reason` says why a trial failed;
     `optuna_state` is what the sampler noted, as JSON. `started_at` and `finished_at` are ISO 8601, UTC.
     """
@@ -54,8 +59,12 @@ class Trial:
     started_at: str
     worker: str = ""
     optuna_state: str = "{}"
+    pending: tuple[int, ...] = ()
     error: float | None = None
     error_se: float | None = None
+    extrapolated_error: float | None = None
+    extrapolated_se: float | None = None
+    repeat_errors: tuple[float, ...] = ()
     loss: float | None = None
     curve_epochs: tuple[int, ...] = ()
     curve_error: tuple[float, ...] = ()
@@ -63,7 +72,13 @@ class Trial:
     train_seconds: float | None = None
     reason: str | None = None
     finished_at: str | None = None
-    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def own_error(self) -> float | None:
+        """What its own training came to, or was expected to come to where it was stopped."""
+        if self.state == COMPLETE and self.curve_error:
+            return self.curve_error[-1]
+        return self.extrapolated_error if self.state == STOPPED else self.error
 
 
 SCHEMA = pa.schema(
@@ -88,6 +103,9 @@ SCHEMA = pa.schema(
         ("weight_bytes", pa.int64()),
         ("error", pa.float64()),
         ("error_se", pa.float64()),
+        ("extrapolated_error", pa.float64()),
+        ("extrapolated_se", pa.float64()),
+        ("repeat_errors", pa.list_(pa.float64())),
         ("loss", pa.float64()),
         ("curve_epochs", pa.list_(pa.int64())),
         ("curve_error", pa.list_(pa.float64())),
@@ -101,8 +119,11 @@ SCHEMA = pa.schema(
         ("started_at", pa.string()),
         ("finished_at", pa.string()),
         ("optuna_state", pa.string()),
+        ("pending", pa.list_(pa.int64())),
     ]
 )
+
+_SINCE_2 = ("extrapolated_error", "extrapolated_se", "repeat_errors", "pending")
 
 _DAMAGED = (ValueError, TypeError, pa.ArrowException, GenomeError)
 _STATES = (RUNNING, COMPLETE, STOPPED, FAILED)
@@ -240,10 +261,10 @@ def _write_table(path: Path, trials: list[Trial]) -> None:
 
 def _read_table(path: Path) -> list[Trial]:
     table = pq.read_table(path, partitioning=None)
-    missing = [name for name in SCHEMA.names if name not in table.column_names]
+    missing = [name for name in SCHEMA.names if name not in (*table.column_names, *_SINCE_2)]
     if missing:
         raise ValueError(f"column {missing[0]} is missing")
-    rows = table.select(SCHEMA.names).to_pylist()
+    rows = table.select([name for name in SCHEMA.names if name in table.column_names]).to_pylist()
     newest = max((row["schema_version"] for row in rows), default=SCHEMA_VERSION)
     if newest > SCHEMA_VERSION:
         raise LogError(
@@ -259,7 +280,8 @@ def _read_table(path: Path) -> list[Trial]:
 def _row(trial: Trial) -> dict[str, Any]:
     row = {name: value for name, value in vars(trial).items() if name != "genome"}
     genes = {**asdict(trial.genome), "se_ratio": float(trial.genome.se_ratio)}
-    return {**row, **genes, "stem": str(trial.genome.stem), "genome": str(trial.genome)}
+    own = {"stem": str(trial.genome.stem), "genome": str(trial.genome), "schema_version": SCHEMA_VERSION}
+    return {**row, **genes, **own}
 
 
 def _trial(row: dict[str, Any]) -> Trial:
@@ -270,7 +292,8 @@ def _trial(row: dict[str, Any]) -> Trial:
     numbers = [row["error"], row["error_se"]] if row["state"] == COMPLETE else []
     if not all(isinstance(number, float) and math.isfinite(number) for number in numbers):
         raise ValueError(f"trial {row['number']} is complete without an error")
-    values = {name: value for name, value in row.items() if name not in GENES}
-    for name in ("curve_epochs", "curve_error"):
-        values[name] = tuple(values[name] or ())
+    own = (*GENES, "schema_version")
+    values = {name: value for name, value in row.items() if name not in own}
+    for name in ("curve_epochs", "curve_error", "repeat_errors", "pending"):
+        values[name] = tuple(values.get(name) or ())
     return Trial(**{**values, "genome": parse_genome(row["genome"])})

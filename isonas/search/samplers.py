@@ -11,21 +11,21 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from isonas.errors import LogError
-from isonas.genome import Genome
 from isonas.objectives import Reference
-from isonas.search.log import FAILED, Trial
-from isonas.space import Columns, columns_of
+from isonas.search.feasible import Feasible
+from isonas.search.log import FAILED, RUNNING, Trial
+from isonas.search.study import Study
+from isonas.space import columns_of
 
 POPULATION = 20
 """NSGA-II's: Optuna's 50 would leave a search of some dozens of trials in its random generation."""
@@ -39,104 +39,38 @@ class Proposal:
     optuna_state: str
 
 
-@dataclass(frozen=True)
-class Feasible:
-    """The feasible set as a sampler sees it: genomes, and their place on each gene's list of values.
-
-    `places` is (genomes, genes) of indices into `values`; `ordered` tells the genes whose values have
-    an order (all but the stem).
-    """
-
-    columns: Columns
-    genes: tuple[str, ...]
-    values: tuple[tuple[int, ...], ...]
-    places: npt.NDArray[np.int64]
-    ordered: npt.NDArray[np.bool_]
-
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """Optuna's description of the genes that vary."""
-        return {
-            gene: IntDistribution(0, len(values) - 1)
-            if ordered
-            else CategoricalDistribution(range(len(values)))
-            for gene, values, ordered in zip(self.genes, self.values, self.ordered, strict=True)
-        }
-
-    def rows(self, genomes: Sequence[Genome]) -> npt.NDArray[np.int64]:
-        """Where genomes stand in the feasible set; raises LogError for one that does not."""
-        if not genomes:
-            return np.zeros(0, np.int64)
-        columns = columns_of(genomes)
-        shape = tuple(len(values) for values in self.values)
-        wanted = np.zeros((len(genomes), len(shape)), np.int64)
-        for axis, (gene, values) in enumerate(zip(self.genes, self.values, strict=True)):
-            place = np.searchsorted(values, getattr(columns, gene))
-            wanted[:, axis] = np.minimum(place, len(values) - 1)
-        keys, sought = (_key(places, shape) for places in (self.places, wanted))
-        order = np.argsort(keys)
-        rows = order[np.minimum(np.searchsorted(keys, sought, sorter=order), len(keys) - 1)]
-        for row, genome in zip(rows, genomes, strict=True):
-            if self.columns.genome(int(row)) != genome:
-                raise LogError(
-                    f"the log holds {genome}, which is not in the run's feasible set; the folder mixes "
-                    "runs or versions, so start a new run."
-                )
-        return rows
-
-    def params(self, index: int) -> dict[str, int]:
-        """A genome as Optuna's parameters."""
-        return dict(zip(self.genes, map(int, self.places[index]), strict=True))
-
-
-def _key(places: npt.NDArray[np.int64], shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    strides = np.cumprod((1, *shape[:-1])) if shape else np.zeros(0, np.int64)
-    return places @ strides.astype(np.int64)
-
-
-def feasible_set(columns: Columns) -> Feasible:
-    """The feasible genomes with each gene's values in ascending order; genes of one value left out."""
-    genes, values, places = [], [], []
-    for column in fields(Columns):
-        listed, place = np.unique(getattr(columns, column.name), return_inverse=True)
-        if len(listed) > 1:
-            genes.append(column.name)
-            values.append(tuple(map(int, listed)))
-            places.append(place.reshape(-1))
-    stacked = np.stack(places, axis=1) if places else np.zeros((len(columns), 0), np.int64)
-    ordered = np.array([gene != "stem" for gene in genes], np.bool_)
-    return Feasible(columns, tuple(genes), tuple(values), stacked, ordered)
-
-
 def propose(
-    sampler: str,
-    feasible: Feasible,
-    reference: Reference,
-    seed: int,
+    study: Study,
     number: int,
     finished: Sequence[Trial],
+    pending: Sequence[Trial],
     taken: npt.NDArray[np.bool_],
 ) -> Proposal | None:
     """The next genome, never one that `taken` marks; None where all are taken.
 
-    `finished` are the trials before `number`, in their order.
+    `finished` are the trials before `number` that ended, in their order; of those `pending` nothing is
+    known but that they train.
     """
     if taken.all():
         return None
-    rng = np.random.default_rng((seed, number))
-    inner = SAMPLERS[sampler](int(rng.integers(2**31)))
+    feasible, reference = study.feasible, study.reference
+    rng = np.random.default_rng((study.inputs.seed, number))
+    inner = SAMPLERS[study.inputs.sampler](int(rng.integers(2**31)))
     if inner is None or not feasible.genes:
         return Proposal(int(rng.choice(np.flatnonzero(~taken))), "{}")
     nearest = _NearestFeasible(inner, feasible, taken, rng)
-    study = optuna.create_study(directions=["minimize"] * len(reference.objectives), sampler=nearest)
+    asking = optuna.create_study(directions=["minimize"] * len(reference.objectives), sampler=nearest)
     for trial in finished:
-        study.add_trial(_frozen(trial, feasible, reference))
-    study.ask(fixed_distributions=feasible.distributions())
-    noted = study.get_trials(deepcopy=False)[-1].system_attrs
+        asking.add_trial(_frozen(trial, feasible, reference))
+    for trial in pending:
+        asking.add_trial(_frozen(replace(trial, state=RUNNING), feasible, reference))
+    asking.ask(fixed_distributions=feasible.distributions())
+    noted = asking.get_trials(deepcopy=False)[-1].system_attrs
     return Proposal(nearest.chosen, json.dumps(noted, sort_keys=True))
 
 
 def _tpe(seed: int) -> BaseSampler:
-    return TPESampler(multivariate=True, seed=seed)
+    return TPESampler(multivariate=True, constant_liar=True, seed=seed)
 
 
 def _nsga2(seed: int) -> BaseSampler:
@@ -211,17 +145,22 @@ class _NearestFeasible(BaseSampler):
 
 
 def _frozen(trial: Trial, feasible: Feasible, reference: Reference) -> FrozenTrial:
-    failed = trial.state == FAILED
+    """A trial as Optuna knows it: a stopped one is complete with its extrapolated error."""
     row = columns_of([trial.genome])
     params = {
         gene: values.index(int(getattr(row, gene)[0]))
         for gene, values in zip(feasible.genes, feasible.values, strict=True)
     }
+    states = {FAILED: TrialState.FAIL, RUNNING: TrialState.RUNNING}
+    state = states.get(trial.state, TrialState.COMPLETE)
+    told = replace(trial, error=trial.own_error)
     return create_trial(
-        state=TrialState.FAIL if failed else TrialState.COMPLETE,
+        state=state,
         params=params,
         distributions=feasible.distributions(),
-        values=None if failed else [float(value) for value in reference.scaled([trial])[0]],
+        values=[float(value) for value in reference.scaled([told])[0]]
+        if state is TrialState.COMPLETE
+        else None,
         system_attrs=json.loads(trial.optuna_state),
     )
 

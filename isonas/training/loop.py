@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,12 +98,14 @@ def train(
     if optimizer_state is not None:
         optimizer.load_state_dict(optimizer_state)
     for epoch in range(from_epoch, recipe.epochs if to_epoch is None else to_epoch):
+        began = time.perf_counter()
         loss = _epoch(network, optimizer, training, recipe, machine, mirror, seed, epoch)
         if not math.isfinite(loss):
             raise TrainingError(f"the loss became {loss} in epoch {epoch + 1}")
         error = validation_error(network, validation, machine)
         error_se = math.sqrt(error * (1 - error) / len(validation))
-        yield EpochResult(epoch + 1, error, error_se, loss), _checkpoint(network, optimizer)
+        seconds = time.perf_counter() - began
+        yield EpochResult(epoch + 1, error, error_se, loss, seconds), _checkpoint(network, optimizer)
 
 
 def _epoch(

@@ -33,30 +33,37 @@ from isonas.training.proxy_input import proxy_input
 from isonas.training.recipe import Recipe
 
 
+@dataclass(frozen=True)
+class ProxySetting:
+    """What decides a genome's training but the genome and its seed; names and numbers, no images.
+
+    `data` and `cache` are `open_dataset`'s, `input_side` is the deployment input and `source_side` a
+    limit on what is read, in pixels; `split_seed` draws the validation images.
+    """
+
+    data: str
+    cache: Path
+    recipe: Recipe
+    machine: Machine
+    input_side: int
+    source_side: int
+    split_seed: int
+
+
 class ProxyEvaluator:
     """Trains genomes on a data set's training images; an `Evaluate`.
 
-    A genome's result is a function of the data and their split (by `split_seed`), the recipe, the
-    trial's seed and the machine alone, whatever was evaluated before. `input_side` is the deployment
-    input, `source_side` a limit on what is read (None: the images' own side).
+    A genome's result is a function of the data, the setting and the trial's seed alone, whatever was
+    evaluated before.
     """
 
-    def __init__(
-        self,
-        data: Dataset,
-        recipe: Recipe,
-        machine: Machine,
-        *,
-        input_side: int,
-        split_seed: int,
-        source_side: int | None = None,
-    ) -> None:
+    def __init__(self, data: Dataset, setting: ProxySetting) -> None:
         self._data = data
-        self._recipe = recipe
-        self._machine = machine
-        self._input_side = input_side
-        self._source_side = source_side or data.train.side
-        self._split_seed = split_seed
+        self._recipe = setting.recipe
+        self._machine = setting.machine
+        self._input_side = setting.input_side
+        self._source_side = setting.source_side
+        self._split_seed = setting.split_seed
         self._by_side: dict[int, tuple[Examples, Examples]] = {}
 
     @cached_property
@@ -122,26 +129,6 @@ class ProxyEvaluator:
         return self._by_side[side]
 
 
-@dataclass(frozen=True)
-class ProxySetting:
-    """What a worker process makes its evaluator from: names and numbers, no images."""
-
-    data: str
-    cache: Path
-    recipe: Recipe
-    machine: Machine
-    input_side: int
-    source_side: int
-    split_seed: int
-
-
 def evaluator_of(setting: ProxySetting) -> ProxyEvaluator:
     """Open the images and make the evaluator; raises as `open_dataset` does."""
-    return ProxyEvaluator(
-        open_dataset(setting.data, setting.cache),
-        setting.recipe,
-        setting.machine,
-        input_side=setting.input_side,
-        source_side=setting.source_side,
-        split_seed=setting.split_seed,
-    )
+    return ProxyEvaluator(open_dataset(setting.data, setting.cache), setting)

@@ -1,0 +1,44 @@
+"""A search in its folder: every step is on disk before the next is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from isonas.errors import LogError
+from isonas.objectives import front_of
+from isonas.search.drive import drive
+from isonas.search.engines import Engine
+from isonas.search.log import COMPLETE, RUNNING, Trial, compact, read_trials, write_trial
+from isonas.search.study import Study
+from isonas.search.weights import prune_weights, save_weights
+
+
+def search(
+    study: Study, run: Path, engine: Engine, trials: int, deadline: float = float("inf")
+) -> Iterator[Trial]:
+    """Bring a run to `trials` trials, yielding each one that ends; the caller holds the run.
+
+    What the log holds as ended is kept, the rest is as in `drive`, which this logs. Raises LogError
+    where the log cannot be written or does not fit the study, TrainingError where the first trials all
+    fail alike.
+    """
+    logged = {trial.number: trial for trial in read_trials(run)[0]}
+    complete = {number: trial for number, trial in logged.items() if trial.state == COMPLETE}
+    try:
+        for step in drive(study, logged, engine, trials, deadline):
+            trial = step.trial
+            if trial.state == RUNNING:
+                write_trial(run, trial)
+                continue
+            if trial.state == COMPLETE:
+                complete[trial.number] = trial
+            front = front_of(list(complete.values()), study.inputs.objectives)
+            if step.state is not None and trial in front:
+                save_weights(run, trial.number, step.state)
+            write_trial(run, trial)
+            prune_weights(run, {member.number for member in front})
+            compact(run)
+            yield trial
+    except LogError as error:
+        raise LogError(f"{run}: {error}") from None
