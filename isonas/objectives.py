@@ -48,14 +48,16 @@ class Reference:
         """(n, objectives): error linear, costs logarithmic, ideal to point as 0 to 1."""
         raw = np.array([[getattr(one, name) for name in self.objectives] for one in scored], np.float64)
         raw = raw.reshape(-1, len(self.objectives))
-        scaled = np.empty_like(raw)
-        for axis, (name, low, high) in enumerate(zip(self.objectives, self.ideal, self.point, strict=True)):
-            values = raw[:, axis]
-            if name != "error":
-                values, low, high = np.log(values), np.log(low), np.log(high)
-            # An axis on which the feasible set does not vary must not cost hypervolume.
-            scaled[:, axis] = (values - low) / (high - low) if high > low else np.zeros(len(values))
-        return scaled
+        return np.stack([self.scale(name, raw[:, axis]) for axis, name in enumerate(self.objectives)], axis=1)
+
+    def scale(self, objective: str, values: Floats) -> Floats:
+        """One objective's values, scaled likewise."""
+        axis = self.objectives.index(objective)
+        low, high = self.ideal[axis], self.point[axis]
+        if objective != "error":
+            values, low, high = np.log(values), float(np.log(low)), float(np.log(high))
+        # An axis on which the feasible set does not vary must not cost hypervolume.
+        return (values - low) / (high - low) if high > low else np.zeros(len(values))
 
     def hypervolume(self, scored: Sequence[Scored]) -> float:
         """The share of the box that scored genomes dominate, in [0, 1]."""

@@ -1,3 +1,3 @@
 """Search: propose a genome, train it, log it, again."""
 
-SAMPLER_NAMES = ("tpe", "nsga2", "random")
+SAMPLER_NAMES = ("ehvi", "tpe", "nsga2", "nsga3", "gp", "random")

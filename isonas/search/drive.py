@@ -134,6 +134,7 @@ def _ask(study: Study, known: Mapping[int, Trial], number: int, flying: set[int]
         epochs=before.epochs,
         curve_epochs=before.curve_epochs,
         curve_error=before.curve_error,
+        curve_error_se=before.curve_error_se,
         error=before.error,
         error_se=before.error_se,
         loss=before.loss,
@@ -155,6 +156,7 @@ def _trained(trial: Trial, outcome: Outcome) -> Trial:
         loss=last.loss,
         curve_epochs=trial.curve_epochs[:kept] + tuple(result.epoch for result in curve),
         curve_error=trial.curve_error[:kept] + tuple(result.error for result in curve),
+        curve_error_se=trial.curve_error_se[:kept] + tuple(result.error_se for result in curve),
         epochs=last.epoch,
         train_seconds=seconds,
     )

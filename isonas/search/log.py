@@ -68,6 +68,7 @@ class Trial:
     loss: float | None = None
     curve_epochs: tuple[int, ...] = ()
     curve_error: tuple[float, ...] = ()
+    curve_error_se: tuple[float, ...] = ()
     epochs: int = 0
     train_seconds: float | None = None
     reason: str | None = None
@@ -79,6 +80,13 @@ class Trial:
         if self.state == COMPLETE and self.curve_error:
             return self.curve_error[-1]
         return self.extrapolated_error if self.state == STOPPED else self.error
+
+    @property
+    def own_error_se(self) -> float | None:
+        """The standard error of `own_error`."""
+        if self.state == COMPLETE and self.curve_error_se:
+            return self.curve_error_se[-1]
+        return self.extrapolated_se if self.state == STOPPED else self.error_se
 
 
 SCHEMA = pa.schema(
@@ -109,6 +117,7 @@ SCHEMA = pa.schema(
         ("loss", pa.float64()),
         ("curve_epochs", pa.list_(pa.int64())),
         ("curve_error", pa.list_(pa.float64())),
+        ("curve_error_se", pa.list_(pa.float64())),
         ("epochs", pa.int64()),
         ("train_seconds", pa.float64()),
         ("proxy_input", pa.int64()),
@@ -123,7 +132,7 @@ SCHEMA = pa.schema(
     ]
 )
 
-_SINCE_2 = ("extrapolated_error", "extrapolated_se", "repeat_errors", "pending")
+_SINCE_2 = ("curve_error_se", "extrapolated_error", "extrapolated_se", "repeat_errors", "pending")
 
 _DAMAGED = (ValueError, TypeError, pa.ArrowException, GenomeError)
 _STATES = (RUNNING, COMPLETE, STOPPED, FAILED)
@@ -294,6 +303,6 @@ def _trial(row: dict[str, Any]) -> Trial:
         raise ValueError(f"trial {row['number']} is complete without an error")
     own = (*GENES, "schema_version")
     values = {name: value for name, value in row.items() if name not in own}
-    for name in ("curve_epochs", "curve_error", "repeat_errors", "pending"):
+    for name in ("curve_epochs", "curve_error", "curve_error_se", "repeat_errors", "pending"):
         values[name] = tuple(values.get(name) or ())
     return Trial(**{**values, "genome": parse_genome(row["genome"])})

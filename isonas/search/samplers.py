@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from isonas.objectives import Reference
+from isonas.search.ehvi import ERROR_SE, EhviSampler
 from isonas.search.feasible import Feasible
 from isonas.search.log import FAILED, RUNNING, Trial
 from isonas.search.study import Study
@@ -39,6 +41,15 @@ class Proposal:
     optuna_state: str
 
 
+@contextmanager
+def _experiments_allowed() -> Iterator[None]:
+    """Optuna warns of what it calls experimental: NSGA-III, the GP, multivariate TPE."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+@_experiments_allowed()
 def propose(
     study: Study,
     number: int,
@@ -55,7 +66,7 @@ def propose(
         return None
     feasible, reference = study.feasible, study.reference
     rng = np.random.default_rng((study.inputs.seed, number))
-    inner = SAMPLERS[study.inputs.sampler](int(rng.integers(2**31)))
+    inner = SAMPLERS[study.inputs.sampler](study, taken, int(rng.integers(2**31)))
     if inner is None or not feasible.genes:
         return Proposal(int(rng.choice(np.flatnonzero(~taken))), "{}")
     nearest = _NearestFeasible(inner, feasible, taken, rng)
@@ -69,19 +80,30 @@ def propose(
     return Proposal(nearest.chosen, json.dumps(noted, sort_keys=True))
 
 
-def _tpe(seed: int) -> BaseSampler:
+Taken = npt.NDArray[np.bool_]
+
+
+def _tpe(study: Study, taken: Taken, seed: int) -> BaseSampler:
     return TPESampler(multivariate=True, constant_liar=True, seed=seed)
 
 
-def _nsga2(seed: int) -> BaseSampler:
+def _nsga2(study: Study, taken: Taken, seed: int) -> BaseSampler:
     return NSGAIISampler(population_size=POPULATION, seed=seed)
 
 
-def _random(seed: int) -> None:
+def _nsga3(study: Study, taken: Taken, seed: int) -> BaseSampler:
+    return NSGAIIISampler(population_size=POPULATION, seed=seed)
+
+
+def _gp(study: Study, taken: Taken, seed: int) -> BaseSampler:
+    return GPSampler(seed=seed)
+
+
+def _random(study: Study, taken: Taken, seed: int) -> None:
     """Uniform over what is feasible and unseen; Optuna's own would need repair and lose uniformity."""
 
 
-SAMPLERS = {"tpe": _tpe, "nsga2": _nsga2, "random": _random}
+SAMPLERS = {"ehvi": EhviSampler, "tpe": _tpe, "nsga2": _nsga2, "nsga3": _nsga3, "gp": _gp, "random": _random}
 
 
 class _NearestFeasible(BaseSampler):
@@ -161,9 +183,9 @@ def _frozen(trial: Trial, feasible: Feasible, reference: Reference) -> FrozenTri
         values=[float(value) for value in reference.scaled([told])[0]]
         if state is TrialState.COMPLETE
         else None,
+        user_attrs={ERROR_SE: trial.own_error_se},
         system_attrs=json.loads(trial.optuna_state),
     )
 
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
