@@ -94,8 +94,8 @@ def read_arena(path: Path, trainings: int | None = None) -> Arena:
     used = trainings or max((len(by_seed) for by_seed in found.values()), default=0)
     if used < TRAININGS_AT_LEAST:
         raise UsageError(
-            f"{path}: {used} training of each genome to use, and at least {TRAININGS_AT_LEAST} are needed, "
-            "one to search by and others to score by; record more with --seeds."
+            f"{path} has {used} trainings of each genome to use, and at least {TRAININGS_AT_LEAST} are "
+            "needed, one to search by and others to score by; record more with --seeds."
         )
     kept = {
         genome: tuple(by_seed[seed] for seed in range(used))

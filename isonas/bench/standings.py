@@ -126,7 +126,7 @@ def _shares(shootout: Shootout, found: list[Comparison], axis: str, title: str) 
         for sampler in shootout.plan.samplers:
             of = quartiles(shootout.shares(sampler, "table", axis, budget))
             cells.append(_percent(of) + marks.get((budget, sampler), ""))
-        table.add_row(f"{budget:,.0f}", *cells)
+        table.add_row(_number(budget), *cells)
     return table
 
 
@@ -169,5 +169,9 @@ def _percent(of: Quartiles) -> str:
 
 
 def _times(of: Quartiles) -> str:
-    low, median, high = ("–" if at is None else f"{at:,.0f}" for at in (of.low, of.median, of.high))
+    low, median, high = ("–" if at is None else _number(at) for at in (of.low, of.median, of.high))
     return f"{median} ({low} to {high})"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or value.is_integer() else f"{value:.1f}"
