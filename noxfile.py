@@ -33,7 +33,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The default test suite against the built wheel; arguments go to pytest (`-- -m slow`)."""
-    session.install(*PINNED, ".[fvcore]", *GROUPS["tests"])
+    session.install(*PINNED, ".[fvcore,plot]", *GROUPS["tests"])
     session.run("pytest", "--durations=10", *session.posargs)
 
 

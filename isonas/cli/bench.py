@@ -20,6 +20,8 @@ from isonas.cli.options import (
     proxy_options,
 )
 from isonas.cli.resolve import cache_folder, new_inputs, parse_seconds, proxy_setting
+from isonas.errors import UsageError
+from isonas.search import SAMPLER_NAMES
 
 
 @click.group()
@@ -149,3 +151,117 @@ def record(**options: Any) -> None:
         click.echo(json.dumps(document, indent=2))
     else:
         click.echo(f"{options['table']} holds {have} of {wanted} trainings.")
+
+
+@bench.command("samplers")
+@click.argument("table", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--sampler",
+    "samplers",
+    multiple=True,
+    default=SAMPLER_NAMES,
+    type=click.Choice(SAMPLER_NAMES),
+    help="What to compare; may be given several times. Default: all. (gp takes about a second a trial.)",
+)
+@click.option(
+    "--against",
+    type=click.Choice(SAMPLER_NAMES),
+    help="The sampler that the others are tested against. Default: ehvi, else the first.",
+)
+@click.option(
+    "--seeds", default=20, show_default=True, type=click.IntRange(2, 100_000), help="Replays of each sampler."
+)
+@click.option(
+    "--trials",
+    type=click.IntRange(1),
+    help="Trials of a replay. Default: the largest budget, or all genomes if they are fewer.",
+)
+@click.option(
+    "--budgets",
+    help="Trials at which samplers are compared, such as 10,50,100. Default: 10,20,30,50,75,100,150,200.",
+)
+@click.option(
+    "--trainings",
+    type=click.IntRange(2),
+    help="Trainings of each genome to use. Default: as many as any genome has.",
+)
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 4096),
+    help="Trainings side by side, in simulated time.",
+)
+@click.option(
+    "--early-stopping/--no-early-stopping",
+    default=False,
+    show_default=True,
+    help="Stop trials at rungs, as a search does.",
+)
+@click.option(
+    "--log",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Log every replay as a search is logged, in a temporary folder inside this one, to time that too.",
+)
+@click.option(
+    "--jobs",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 1024),
+    help="Processes that replay side by side.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw hypervolume against trials and seconds into this .svg or .png.",
+)
+@json_option
+def samplers(**options: Any) -> None:  # fmt: skip
+    """Replay samplers on the recorded TABLE: the search's own loop, trainings answered from the table.
+
+    A search sees one training of each genome; its front is scored by the others. Time is simulated from
+    the recorded processor seconds, so trainings side by side and early stopping are too. What a sampler
+    takes to propose is measured by the real clock and stands apart.
+
+    \b
+    Example:
+      isonas bench samplers tiny.parquet --sampler ehvi --sampler tpe --sampler random --plot tiny.svg
+      isonas bench samplers tiny.parquet --workers 64 --log .
+    """
+    from isonas.bench.arena import read_arena
+    from isonas.bench.plot import plot, require_plot
+    from isonas.bench.replay import Setting
+    from isonas.bench.samplers import plan_of, shoot_out
+    from isonas.bench.standings import document, tables
+    from isonas.report.console import console, counting
+
+    if options["plot"]:
+        require_plot(options["plot"])
+    arena = read_arena(options["table"], options["trainings"])
+    plan = plan_of(
+        arena,
+        options["samplers"],
+        seeds=options["seeds"],
+        trials=options["trials"],
+        budgets=_budgets(options["budgets"]) if options["budgets"] else None,
+        against=options["against"],
+        setting=Setting(options["workers"], options["early_stopping"], options["log"]),
+    )
+    with counting("replays", plan.seeds * len(plan.samplers)) as count:
+        shootout = shoot_out(arena, plan, options["jobs"], lambda _: count())
+    if options["plot"]:
+        plot(shootout, options["plot"])
+    if options["as_json"]:
+        click.echo(json.dumps({"table": str(options["table"]), **document(shootout)}, indent=2))
+    else:
+        console().print(tables(shootout))
+
+
+def _budgets(text: str) -> list[int]:
+    try:
+        budgets = [int(part) for part in text.split(",")]
+    except ValueError:
+        budgets = []
+    if not budgets or min(budgets) < 1:
+        raise UsageError(f"--budgets {text!r}: give counts of trials with commas between, such as 10,50,100.")
+    return budgets
