@@ -21,6 +21,7 @@ from isonas.search.surrogate import Surrogate
 
 Floats = npt.NDArray[np.float64]
 BATCH = 500
+BOUND_FROM = 100
 
 
 def expected_improvement(mean: Floats, deviation: Floats, costs: Floats, front: Floats) -> Floats:
@@ -45,10 +46,11 @@ def most_improving(surrogate: Surrogate, features: Floats, costs: Floats, front:
 
     `features` (n, d) are the surrogate's; the rest is as in `expected_improvement`, errors scaled. On
     all costs that a genome reaches, the lowest error reached is at most that at its own costs; so the
-    whole volume times the expectation there bounds its improvement, and genomes are reckoned from the
-    highest bound down until none can exceed the best.
+    whole volume times the expectation there bounds its improvement. The expectation grows with the
+    deviation, so one that is too large gives a bound too. Genomes are reckoned exactly from the highest
+    bound down until none can exceed the best.
     """
-    mean, deviation = surrogate.mean(features), surrogate.deviation(features)
+    mean, deviation = surrogate.mean(features), surrogate.less_sure(BOUND_FROM).deviation(features)
     top = np.ones(len(mean))
     for point in front:
         reached = np.all(point[1:] <= costs, axis=1)
@@ -60,7 +62,8 @@ def most_improving(surrogate: Surrogate, features: Floats, costs: Floats, front:
         batch = order[start : start + BATCH]
         if bound[batch[0]] < best:
             break
-        gain = expected_improvement(mean[batch], deviation[batch], costs[batch], front)
+        exact = surrogate.deviation(features[batch])
+        gain = expected_improvement(mean[batch], exact, costs[batch], front)
         if gain.max() > best:
             best, chosen = float(gain.max()), int(batch[gain.argmax()])
     return chosen

@@ -9,6 +9,7 @@ priors (Rasmussen & Williams 2006, chapter 5).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,9 @@ from scipy.optimize import minimize
 
 Floats = npt.NDArray[np.float64]
 
-FIT_AT_MOST = 250
+JITTER = 1e-8
+
+FIT_AT_MOST = 200
 """Results that hyperparameters are fitted to; predictions use all."""
 
 _SCALES = (math.log(1.0), 1.0)
@@ -31,9 +34,11 @@ standardised; the last three are variances."""
 
 @dataclass(frozen=True)
 class Surrogate:
-    """A fitted process. `features` (n, d) of what was trained; `factor` of their covariance."""
+    """A fitted process. `features` (n, d) of what was trained, `variances` (n,) of its noise, `factor`
+    (n, n) of its covariance; targets are standardised by `centre` and `spread`."""
 
     features: Floats
+    variances: Floats
     centre: float
     spread: float
     parameters: Floats
@@ -42,15 +47,31 @@ class Surrogate:
 
     def mean(self, features: Floats) -> Floats:
         """Expected errors of genomes with features (m, d)."""
-        cross = _kernel(self.features, features, self.parameters)
-        return np.asarray(self.centre + self.spread * (cross.T @ self.weights))
+        parts = [self.weights @ _kernel(self.features, part, self.parameters) for part in _parts(features)]
+        return np.asarray(self.centre + self.spread * np.concatenate(parts))
 
     def deviation(self, features: Floats) -> Floats:
         """Standard deviations of the errors' expectations, without the noise of one training."""
-        cross = _kernel(self.features, features, self.parameters)
-        known = solve_triangular(self.factor, cross, lower=True, check_finite=False)
-        variance = _prior_variance(features, self.parameters) - np.einsum("nm,nm->m", known, known)
+        explained = []
+        for part in _parts(features):
+            cross = _kernel(self.features, part, self.parameters)
+            known = solve_triangular(self.factor, cross, lower=True, overwrite_b=True, check_finite=False)
+            explained.append(np.einsum("nm,nm->m", known, known))
+        variance = _prior_variance(features, self.parameters) - np.concatenate(explained)
         return np.asarray(self.spread * np.sqrt(np.maximum(variance, 1e-12)))
+
+    def less_sure(self, results: int) -> Surrogate:
+        """A process with deviations no smaller anywhere, which are cheaper: those given fewer results.
+
+        Its means are not to be used.
+        """
+        if len(self.features) <= results:
+            return self
+        kept = np.linspace(0, len(self.features) - 1, results).round().astype(int)
+        features, variances = self.features[kept], self.variances[kept]
+        factor = _factor(features, variances, self.parameters)
+        weights = np.zeros(results)
+        return Surrogate(features, variances, self.centre, self.spread, self.parameters, factor, weights)
 
     @property
     def noise(self) -> float:
@@ -64,8 +85,8 @@ class Surrogate:
         cross = _kernel(self.features, features, self.parameters)
         known = solve_triangular(self.factor, cross, lower=True, check_finite=False)
         own = _kernel(features, features, self.parameters)
-        noise = np.exp(self.parameters[-1]) + 1e-8
-        rest = cholesky(own + noise * np.eye(len(features)) - known.T @ known, lower=True)
+        noises = np.full(len(features), np.exp(self.parameters[-1]) + JITTER)
+        rest = cholesky(own + np.diag(noises) - known.T @ known, lower=True)
         before = len(self.features)
         factor = np.zeros((before + len(features),) * 2)
         factor[:before, :before], factor[before:, :before], factor[before:, before:] = (
@@ -76,7 +97,8 @@ class Surrogate:
         # Told what was expected, the process expects the same as before everywhere.
         weights = np.concatenate((self.weights, np.zeros(len(features))))
         whole = np.concatenate((self.features, features))
-        return Surrogate(whole, self.centre, self.spread, self.parameters, factor, weights)
+        variances = np.concatenate((self.variances, noises))
+        return Surrogate(whole, variances, self.centre, self.spread, self.parameters, factor, weights)
 
 
 def fit(features: Floats, errors: Floats, deviations: Floats) -> Surrogate:
@@ -85,11 +107,22 @@ def fit(features: Floats, errors: Floats, deviations: Floats) -> Surrogate:
     targets, known = (errors - centre) / spread, (deviations / spread) ** 2
     every = np.unique(np.linspace(0, len(errors) - 1, min(len(errors), FIT_AT_MOST)).round().astype(int))
     parameters = _fitted(features[every], targets[every], known[every])
-    covariance = _kernel(features, features, parameters)
-    covariance[np.diag_indices_from(covariance)] += known + np.exp(parameters[-1]) + 1e-8
-    factor = cholesky(covariance, lower=True, check_finite=False)
+    variances = known + np.exp(parameters[-1]) + JITTER
+    factor = _factor(features, variances, parameters)
     weights = cho_solve((factor, True), targets, check_finite=False)
-    return Surrogate(features, centre, spread, parameters, factor, weights)
+    return Surrogate(features, variances, centre, spread, parameters, factor, weights)
+
+
+def _factor(features: Floats, variances: Floats, parameters: Floats) -> Floats:
+    covariance = _kernel(features, features, parameters)
+    covariance[np.diag_indices_from(covariance)] += variances
+    return np.asarray(cholesky(covariance, lower=True, overwrite_a=True, check_finite=False))
+
+
+def _parts(features: Floats) -> Iterator[Floats]:
+    """A thousand genomes at a time, so that what is reckoned for them stays in the cache."""
+    for start in range(0, max(len(features), 1), 1000):
+        yield features[start : start + 1000]
 
 
 def _fitted(features: Floats, targets: Floats, known: Floats) -> Floats:
@@ -106,7 +139,7 @@ def _fitted(features: Floats, targets: Floats, known: Floats) -> Floats:
         decay = np.exp(-distance)
         bump = (1 + distance + distance**2 / 3) * decay
         covariance = signal * bump + trend * products
-        covariance[diagonal] += known + noise + 1e-8
+        covariance[diagonal] += known + noise + JITTER
         factor = cholesky(covariance, lower=True, check_finite=False)
         inverse = cho_solve((factor, True), np.eye(len(targets)), check_finite=False)
         weights = inverse @ targets
@@ -129,11 +162,21 @@ def _fitted(features: Floats, targets: Floats, known: Floats) -> Floats:
 def _kernel(one: Floats, other: Floats, parameters: Floats) -> Floats:
     scales = np.exp(parameters[: one.shape[1]])
     signal, trend = np.exp(parameters[one.shape[1] : -1])
-    left, right = one / scales, other / scales
-    squared = (left**2).sum(1)[:, None] + (right**2).sum(1) - 2 * left @ right.T
-    distance = np.sqrt(5 * np.maximum(squared, 0))
-    bump = (1 + distance + distance**2 / 3) * np.exp(-distance)
-    return np.asarray(signal * bump + trend * ((one - 0.5) @ (other - 0.5).T) / one.shape[1])
+    left, right = one * (math.sqrt(5) / scales), other * (math.sqrt(5) / scales)
+    # In place: whole arrays of distances are what takes the time.
+    squared = left @ (-2 * right.T)
+    squared += (left**2).sum(axis=1)[:, None]
+    squared += (right**2).sum(axis=1)
+    np.maximum(squared, 0, out=squared)
+    distance = np.sqrt(squared)
+    squared /= 3
+    squared += distance
+    squared += 1
+    np.exp(np.negative(distance, out=distance), out=distance)
+    squared *= distance
+    squared *= signal
+    squared += (one - 0.5) @ ((trend / one.shape[1]) * (other - 0.5).T)
+    return np.asarray(squared)
 
 
 def _prior_variance(features: Floats, parameters: Floats) -> Floats:
