@@ -125,15 +125,13 @@ def worker_options(command: F) -> F:
             ),
             click.option(
                 "--workers",
-                default=1,
-                show_default=True,
                 type=click.IntRange(1, 4096),
-                help="Trainings side by side.",
+                help="Trainings side by side. Default: 1; on a cluster as many as it has room for.",
             ),
             click.option(
                 "--cpus-per-trial",
                 type=click.FloatRange(0, min_open=True),
-                help="Processors that a training takes of a Ray cluster. Default: --threads.",
+                help="Processors that a training takes of a Ray cluster. Default: --threads, else 1.",
             ),
             click.option(
                 "--gpus-per-trial",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from isonas.data.dataset import Dataset
     from isonas.hardware import Budget
     from isonas.search.inputs import Inputs
+    from isonas.training.machine import Machine
     from isonas.training.proxy import ProxySetting
 
 CPU_EPOCH_IMAGES = 4000
@@ -25,14 +26,12 @@ def new_inputs(options: dict[str, Any]) -> tuple[Inputs, Dataset]:
     from isonas.objectives import parse_objectives
     from isonas.search.inputs import Inputs
     from isonas.space import load_space
-    from isonas.training.machine import probe_machine, usable_cores
 
     space = load_space(options["space"])
     budget = budget_from(options)
     objectives = parse_objectives(options["objectives"])
     data = open_dataset(options["data"], cache_folder(options))
-    threads = options["threads"] or max(usable_cores() // options["workers"], 1)
-    machine = probe_machine(options["device"], threads, options["precision"])
+    machine = _machine(options)
     epoch_images = options["epoch_images"]
     if epoch_images is None and machine.device == "cpu":
         epoch_images = min(CPU_EPOCH_IMAGES, len(data.train))
@@ -58,12 +57,27 @@ def new_inputs(options: dict[str, Any]) -> tuple[Inputs, Dataset]:
         early_stopping=options["early_stopping"],
         trials=options["trials"],
         repeats=options["repeats"],
-        workers=options["workers"],
+        workers=options["workers"] or (1 if options["engine"] == "local" else 0),
         engine=options["engine"],
         cpus_per_trial=options["cpus_per_trial"] or float(machine.threads),
         gpus_per_trial=options["gpus_per_trial"] or 0.0,
     )
     return inputs, data
+
+
+def _machine(options: dict[str, Any]) -> Machine:
+    """Where trainings run: threads are shared out among workers, on a cluster a training takes one
+    unless told."""
+    from isonas.training.machine import Machine, probe_machine, usable_cores
+
+    if options["engine"] == "local":
+        threads = options["threads"] or max(usable_cores() // (options["workers"] or 1), 1)
+    else:
+        threads = options["threads"] or max(int(options["cpus_per_trial"] or 1), 1)
+        if options["device"] == "cuda":
+            # The driver may have no GPU to probe; those of a cluster that are worth having do bf16.
+            return Machine("cuda", "fp32" if options["precision"] == "fp32" else "bf16", threads)
+    return probe_machine(options["device"], threads, options["precision"])
 
 
 def given_inputs(recorded: Inputs, options: dict[str, Any], given: set[str], data: Dataset) -> Inputs:

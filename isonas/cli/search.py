@@ -169,7 +169,8 @@ def _search(run: Path, study: Study, data: Dataset, cache: Path, time_limit: flo
         f"in {run} ({inputs.device}, {inputs.precision}, {inputs.threads} threads)",
         err=True,
     )
-    require_device(inputs.device)
+    if inputs.engine == "local":
+        require_device(inputs.device)
     _warn_of_high_resolution(study)
     deadline = time.monotonic() + time_limit
     with hold(run) as set_aside:
@@ -204,15 +205,28 @@ def _search(run: Path, study: Study, data: Dataset, cache: Path, time_limit: flo
 @contextmanager
 def _engine(inputs: Inputs, data: Dataset, cache: Path) -> Iterator[Engine]:
     """Who trains, as the inputs say."""
+    from isonas.data.dataset import in_memory
     from isonas.search.engines import Inline
     from isonas.search.workers import LocalWorkers
+    from isonas.training.machine import visible_gpus
     from isonas.training.proxy import ProxyEvaluator, evaluator_of
 
     setting = proxy_setting(inputs, cache)
+    if inputs.engine == "ray":
+        from isonas.search.cluster import RayWorkers
+
+        cpus, gpus = inputs.cpus_per_trial, inputs.gpus_per_trial
+        start = partial(ProxyEvaluator, setting=setting)
+        limit = inputs.workers or None
+        with RayWorkers(start, in_memory(data), cpus=cpus, gpus=gpus, workers=limit) as cluster:
+            yield cluster
+        return
     if inputs.workers == 1:
         yield Inline(ProxyEvaluator(data, setting))
         return
-    with LocalWorkers(partial(evaluator_of, setting), inputs.workers) as workers:
+    with LocalWorkers(
+        partial(evaluator_of, setting), inputs.workers, gpus=visible_gpus(inputs.device)
+    ) as workers:
         yield workers
 
 

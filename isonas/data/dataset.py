@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,16 @@ class Dataset:
     def classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+
+def in_memory(data: Dataset) -> Dataset:
+    """The data set with images that are mapped from files read into plain arrays."""
+
+    def read(images: Images) -> Images:
+        return Images(np.array(images.pixels), np.array(images.labels))
+
+    held_back = read(data.held_back) if data.held_back is not None else None
+    return replace(data, train=read(data.train), held_back=held_back)
 
 
 def split_validation(labels: Labels, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

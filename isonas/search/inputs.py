@@ -31,8 +31,8 @@ class Inputs:
     and `class_names` describe the images; their number of classes may differ from `classes`.
     `proxy_input` limits the proxy's side in pixels, None for no limit; `epoch_images` None means all.
     `trials` is the total to reach, `repeats` how often a front member is trained in all; the last four
-    say who trains: these may change, and results do not depend on them but through the order in which
-    trials end.
+    say who trains (`workers` 0: as many as a cluster has room for). These may change: results depend on
+    them only through the order in which trials end.
     """
 
     space: SearchSpace

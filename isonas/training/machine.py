@@ -60,6 +60,14 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def visible_gpus(device: str) -> list[str]:
+    """The GPUs of "cuda" as CUDA_VISIBLE_DEVICES would name them, none of "cpu"."""
+    if device != "cuda":
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(index) for index in range(torch.cuda.device_count())]
+
+
 def require_device(device: str) -> None:
     """Raise UsageError where `device` is "cuda" and none is usable."""
     if device == "cuda" and not torch.cuda.is_available():
