@@ -69,7 +69,7 @@ def drive(
         state = None if isinstance(outcome, IsonasError) else outcome[1]
         if trial.state == RUNNING and trial.epochs < study.inputs.epochs:
             lower = [known[other] for other in sorted(known) if other < number]
-            trial = judge(trial, lower, study.reference, rungs)
+            trial = judge(trial, lower, study)
         if trial.state == RUNNING and trial.epochs < study.inputs.epochs:
             yield Step(trial)
             known[number] = trial

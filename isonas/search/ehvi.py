@@ -6,7 +6,6 @@ all that has to be chosen is the genome whose training is expected to add most t
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -73,10 +72,10 @@ class EhviSampler(BaseSampler):
         surrogate = fit(features[rows], errors, deviations).joined(features[waiting])
         known = np.concatenate((rows, waiting))
         expected = surrogate.mean(features[known])
-        points = np.column_stack((expected, self._costs[known]))
+        points = np.column_stack((expected, self._study.scaled_costs[known]))
         front = points[non_dominated(points)]
         scored = self._scored(known[non_dominated(points)])
-        chosen = most_improving(surrogate, features[scored], self._costs[scored], front)
+        chosen = most_improving(surrogate, features[scored], self._study.scaled_costs[scored], front)
         return feasible.params(int(scored[chosen]))
 
     def sample_independent(
@@ -99,7 +98,7 @@ class EhviSampler(BaseSampler):
         free = np.flatnonzero(~self._taken)
         if not trials:
             return int(self._rng.choice(free))
-        where = np.concatenate((self._study.feasible.features, self._costs), axis=1)
+        where = np.concatenate((self._study.feasible.features, self._study.scaled_costs), axis=1)
         apart = np.min([((where[free] - where[row]) ** 2).sum(axis=1) for row in self._rows(trials)], axis=0)
         return int(self._rng.choice(free[np.isclose(apart, apart.max())]))
 
@@ -111,10 +110,3 @@ class EhviSampler(BaseSampler):
         near = self._study.feasible.neighbours(front)
         pool = self._rng.choice(free, POOL, replace=False)
         return np.unique(np.concatenate((pool, near[~self._taken[near]])))
-
-    @cached_property
-    def _costs(self) -> Floats:
-        """(genomes, costs) scaled by the reference, in the order of its objectives."""
-        reference, costs = self._study.reference, self._study.costs
-        names = [name for name in reference.objectives if name != "error"]
-        return np.stack([reference.scale(name, getattr(costs, name)) for name in names], axis=1)

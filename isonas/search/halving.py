@@ -2,37 +2,36 @@
 
 A trial is judged at rungs, a geometric ladder of epochs, among the trials that were asked before it.
 Promoting by accuracy alone (as successive halving does) kills the small networks, which a front needs
-as much as the accurate ones. So a trial goes on while it lies on the non-dominated front of its own
-rung, or is likely to join the front in the end.
+as much as the accurate ones. So a trial is judged by hypervolume: it goes on while finishing it is
+expected to add at least as much for each epoch as a new trial would. A Gaussian process over the genes
+and the error so far says where it will probably end, one over the genes alone what a new trial may give.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
-from isonas.objectives import Reference
+from isonas.pareto import non_dominated
+from isonas.search.improvement import expected_improvement
 from isonas.search.log import COMPLETE, STOPPED, Trial
+from isonas.search.study import Study
+from isonas.search.surrogate import Surrogate, fit
 
-FACTOR = 3
+Floats = npt.NDArray[np.float64]
+
+FACTOR = 2
 """From one rung to the next."""
 
-LIKELY = 0.1
-"""The least probability of joining the front at which a trial off its rung's front goes on."""
+FIT_FROM = 8
+"""Complete trials from which verdicts are passed; before, every trial goes on."""
 
-FIT_FROM = 5
-"""Complete trials from which final errors are extrapolated."""
-
-
-@dataclass(frozen=True)
-class Extrapolation:
-    """A final error as expected at a rung, and its standard deviation."""
-
-    error: float
-    deviation: float
+NEW_AT_MOST = 400
+"""Untrained genomes that stand for what a new trial may give."""
 
 
 def rungs_of(epochs: int, *, early_stopping: bool) -> tuple[int, ...]:
@@ -43,51 +42,57 @@ def rungs_of(epochs: int, *, early_stopping: bool) -> tuple[int, ...]:
     return tuple(rungs)
 
 
-def judge(trial: Trial, others: Sequence[Trial], reference: Reference, rungs: Sequence[int]) -> Trial:
+def judge(trial: Trial, others: Sequence[Trial], study: Study) -> Trial:
     """The trial as it is, or stopped with its extrapolated error.
 
-    `trial` has just reached a rung; `others` are the trials asked before it, as far as they got.
+    `trial` has just reached a rung; `others` are the trials asked before it, as far as they got. The
+    verdict is a function of those alone. That the complete trials, from which final errors are learned,
+    were chosen by the same genes and errors that the process is given does not bias it.
     """
-    if trial.epochs not in rungs:
+    complete = [other for other in others if other.state == COMPLETE]
+    if len(complete) < FIT_FROM:
         return trial
-    rivals = [other for other in others if len(other.curve_error) >= trial.epochs]
-    cheaper = [other for other in rivals if _costs_no_more(other, trial, reference)]
-    at = trial.epochs - 1
-    if not any(other.curve_error[at] <= trial.curve_error[at] for other in cheaper):
-        return trial
-    expected = extrapolate(trial.curve_error[at], trial.epochs, rivals)
-    if expected is None:
-        return trial
-    finals = [other.curve_error[-1] for other in cheaper if other.state == COMPLETE]
-    if not finals or _below(min(finals), expected) >= LIKELY:
+    rows = study.feasible.rows([one.genome for one in (*complete, trial)])
+    genes, costs = study.feasible.features[rows], study.scaled_costs[rows]
+    chance = study.reference.point[study.reference.objectives.index("error")]
+    final = np.array([one.curve_error[-1] for one in complete]) / chance
+    known = np.array([one.own_error_se for one in complete], np.float64) / chance
+    points = np.column_stack((final, costs[:-1]))
+    front = points[non_dominated(points)]
+    early = _unit(np.array([one.curve_error[trial.epochs - 1] for one in (*complete, trial)]))
+    features = np.column_stack((genes, early))
+    mean, deviation = _result(fit(features[:-1], final, known), features[-1:], known)
+    finishing = float(expected_improvement(mean, deviation, costs[-1:], front)[0])
+    remaining = 1 - trial.epochs / study.inputs.epochs
+    new = _untrained(study, [*others, trial])
+    expected = _result(fit(genes[:-1], final, known), study.feasible.features[new], known)
+    starting = expected_improvement(*expected, study.scaled_costs[new], front)
+    if len(new) == 0 or finishing / remaining >= starting.mean():
         return trial
     return replace(
-        trial, state=STOPPED, extrapolated_error=expected.error, extrapolated_se=expected.deviation
+        trial,
+        state=STOPPED,
+        extrapolated_error=min(max(float(mean[0]), 0.0) * chance, 1.0),
+        extrapolated_se=float(deviation[0]) * chance,
     )
 
 
-def extrapolate(error: float, epochs: int, others: Sequence[Trial]) -> Extrapolation | None:
-    """The final error of a network with `error` after `epochs`, by a line through complete trials.
-
-    None where too few are complete.
-    """
-    pairs = [
-        (other.curve_error[epochs - 1], other.curve_error[-1]) for other in others if other.state == COMPLETE
-    ]
-    if len(pairs) < FIT_FROM:
-        return None
-    early, final = np.array(pairs).T
-    spread = float(early.var())
-    slope = float(np.cov(early, final, bias=True)[0, 1]) / spread if spread > 0 else 0.0
-    residual = final - final.mean() - slope * (early - early.mean())
-    deviation = math.sqrt(float(residual @ residual) / (len(pairs) - 2))
-    expected = float(final.mean()) + slope * (error - float(early.mean()))
-    return Extrapolation(min(max(expected, 0.0), 1.0), max(deviation, 1e-3))
+def _result(surrogate: Surrogate, features: Floats, known: Floats) -> tuple[Floats, Floats]:
+    """What one training would give, its noise in the deviation."""
+    variance = surrogate.deviation(features) ** 2 + surrogate.noise**2 + float(np.mean(known**2))
+    return surrogate.mean(features), np.sqrt(variance)
 
 
-def _costs_no_more(one: Trial, other: Trial, reference: Reference) -> bool:
-    return all(getattr(one, name) <= getattr(other, name) for name in reference.objectives if name != "error")
+def _untrained(study: Study, trained: Sequence[Trial]) -> npt.NDArray[np.int64]:
+    free = np.ones(len(study.feasible.columns), np.bool_)
+    free[study.feasible.rows([one.genome for one in trained])] = False
+    rows = np.flatnonzero(free)
+    if len(rows) <= NEW_AT_MOST:
+        return rows
+    draw = np.random.default_rng((study.inputs.seed, trained[-1].number, trained[-1].epochs))
+    return np.asarray(draw.choice(rows, NEW_AT_MOST, replace=False))
 
 
-def _below(error: float, expected: Extrapolation) -> float:
-    return 0.5 * math.erfc((expected.error - error) / expected.deviation / math.sqrt(2))
+def _unit(values: Floats) -> Floats:
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else np.zeros(len(values))

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
 
 from isonas.cost import Deployment
 from isonas.hardware import Costs, costs, require_feasible
@@ -21,6 +25,13 @@ class Study:
     feasible: Feasible
     costs: Costs
     reference: Reference
+
+    @cached_property
+    def scaled_costs(self) -> npt.NDArray[np.float64]:
+        """(feasible genomes, costs) scaled by the reference, in the order of its objectives."""
+        names = [name for name in self.reference.objectives if name != "error"]
+        scaled = [self.reference.scale(name, getattr(self.costs, name)) for name in names]
+        return np.stack(scaled, axis=1)
 
 
 def study_of(inputs: Inputs) -> Study:

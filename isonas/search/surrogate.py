@@ -23,7 +23,7 @@ FIT_AT_MOST = 250
 
 _SCALES = (math.log(1.0), 1.0)
 _SIGNAL = (math.log(0.5), 1.0)
-_TREND = (math.log(0.3), 1.0)
+_TREND = (0.0, 1.0)
 _NOISE = (math.log(0.03), 1.5)
 """Priors, normal in the logarithm: mean and standard deviation. Features span [0, 1], errors are
 standardised; the last three are variances."""
@@ -51,6 +51,11 @@ class Surrogate:
         known = solve_triangular(self.factor, cross, lower=True, check_finite=False)
         variance = _prior_variance(features, self.parameters) - np.einsum("nm,nm->m", known, known)
         return np.asarray(self.spread * np.sqrt(np.maximum(variance, 1e-12)))
+
+    @property
+    def noise(self) -> float:
+        """What two trainings of one genome differ by beyond their standard errors: a deviation."""
+        return self.spread * math.exp(float(self.parameters[-1]) / 2)
 
     def joined(self, features: Floats) -> Surrogate:
         """The process as it would be if genomes with features (m, d) had given what it expects."""
