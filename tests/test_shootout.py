@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,13 +131,20 @@ def test_a_level_is_reached_when_the_share_is_first_there(
         assert reach(one, curve, axis, level / 8, at - 0.5) is None
 
 
-def test_the_driver_keeps_up_where_trials_end_more_rarely_than_it_takes(arena: Arena) -> None:
-    plan = plan_of(arena, ["tpe"], seeds=1, trials=2, setting=Setting(workers=4))
-    for driver, keeps_up in ((0.4, True), (0.6, False)):
-        one = Replay("tpe", 0, (1.0, 2.0), Shares((), (), ()), 4.0, 0, 0, 0, 0, (driver, driver))
-        clock = real_clock(Shootout(arena, plan, {"tpe": (one,)}), "tpe")
-        assert (clock.interval, clock.median, clock.last) == (500, 1000 * driver, 1000 * driver)
-        assert clock.keeps_up is keeps_up
+@pytest.mark.parametrize(("driver", "keeps_up"), [(0.4, True), (0.6, False)])
+def test_the_driver_is_timed_while_it_asks(driver: float, keeps_up: bool, arena: Arena) -> None:
+    """Four workers and 24 genomes: four asks to the first end, one to each of the next twenty, then none."""
+    plan = plan_of(arena, ["tpe"], seeds=1, setting=Setting(workers=4))
+    spent = (4 * driver, *[driver] * 20, *[0.0] * 3)
+    one = Replay("tpe", 0, (1.0,) * 24, Shares((), (), ()), 48.0, 0, 0, 0, 0, spent)
+    clock = real_clock(Shootout(arena, plan, {"tpe": (one,)}), "tpe")
+    assert (clock.median, clock.mean, clock.last) == pytest.approx((1000 * driver,) * 3)
+    assert (clock.interval, clock.keeps_up) == (500, keeps_up)
+    everyone = plan_of(arena, ["tpe"], seeds=1, setting=Setting(workers=64))
+    first = replace(one, driver_seconds=(24 * driver, *[0.0] * 23))
+    assert real_clock(Shootout(arena, everyone, {"tpe": (first,)}), "tpe").last == pytest.approx(
+        1000 * driver
+    )
 
 
 def test_comparisons_are_paired_by_seed(arena: Arena) -> None:

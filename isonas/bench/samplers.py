@@ -171,9 +171,9 @@ def comparisons(shootout: Shootout) -> list[Comparison]:
 class RealClock:
     """What the loop took by the real clock for a trial, and how often a trial comes in simulated time.
 
-    Milliseconds, medians over seeds: `median` and `mean` over all trials, `last` over the last tenth.
-    `interval` is the mean simulated time between the ends of trials while all workers are busy. The
-    driver keeps up where it is slower nowhere.
+    Milliseconds, medians over seeds, while there was a genome left to ask for: `median` and `mean` over
+    trials, `last` the mean of the last tenth of them. `interval` is the mean simulated time between the
+    ends of trials while all workers are busy.
     """
 
     median: float
@@ -183,19 +183,27 @@ class RealClock:
 
     @property
     def keeps_up(self) -> bool:
-        """Whether workers would not have to wait for the driver."""
+        """Whether the driver, on average and at the end, is done before the next trial ends."""
         return max(self.mean, self.last) < self.interval
 
 
 def real_clock(shootout: Shootout, sampler: str) -> RealClock:
     """The driver's real time beside the simulated interval between trials."""
-    replays = shootout.replays[sampler]
-    driver = [1000 * np.array(one.driver_seconds) for one in replays]
-    busy = [one.training_seconds / len(one.ended) / shootout.plan.setting.workers for one in replays]
+    replays, workers = shootout.replays[sampler], shootout.plan.setting.workers
+    genomes = len(shootout.arena.rows)
+    first = min(workers, genomes)
+    means, steady = [], []
+    for one in replays:
+        # Up to the first end all workers are given a trial, then one trial is asked for as one ends, until
+        # every genome is asked for.
+        asking = 1000 * np.array(one.driver_seconds[: genomes - first + 1])
+        means.append(asking.sum() / (first + len(asking) - 1))
+        steady.append(asking[1:] if len(asking) > 1 else asking / first)
+    busy = [one.training_seconds / len(one.ended) / workers for one in replays]
     return RealClock(
-        median=float(np.median([np.median(one) for one in driver])),
-        mean=float(np.median([one.mean() for one in driver])),
-        last=float(np.median([one[-max(len(one) // 10, 1) :].mean() for one in driver])),
+        median=float(np.median([np.median(one) for one in steady])),
+        mean=float(np.median(means)),
+        last=float(np.median([one[-max(len(one) // 10, 1) :].mean() for one in steady])),
         interval=1000 * float(np.median(busy)),
     )
 
