@@ -104,6 +104,7 @@ def assert_whole(trials: list[Trial]) -> None:
     assert all(trial.error == error_of(trial.genome) for trial in trials)
 
 
+@pytest.mark.slow
 def test_a_search_outlives_a_worker_and_a_node(cluster: Any, tmp_path: Path) -> None:
     run, notes = tmp_path / "run", tmp_path / "notes"
     notes.mkdir()
@@ -127,6 +128,7 @@ def test_a_search_outlives_a_worker_and_a_node(cluster: Any, tmp_path: Path) -> 
     assert len(list(notes.glob("started-*"))) == len(set(trained_on(notes)))
 
 
+@pytest.mark.slow
 def test_a_genome_that_kills_its_worker_is_a_failed_trial(cluster: Any, tmp_path: Path) -> None:
     run, notes = tmp_path / "run", tmp_path / "notes"
     notes.mkdir()
@@ -164,6 +166,7 @@ DRIVER = """
 """
 
 
+@pytest.mark.slow
 def test_a_killed_driver_resumes(cluster: Any, tmp_path: Path) -> None:
     run, notes = tmp_path / "run", tmp_path / "notes"
     notes.mkdir()
@@ -204,7 +207,7 @@ def test_errors_of_a_training_come_back(cluster: Any, tmp_path: Path) -> None:
 
 def test_no_cluster_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(UsageError, match="no Ray cluster can be reached"):
+    with pytest.raises(UsageError, match=r"no Ray cluster answers at RAY_ADDRESS 127\.0\.0\.1:1"):
         RayWorkers(lambda _: Recorder(), None, cpus=1)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"pip install 'isonas\[ray\]'"):

@@ -156,8 +156,9 @@ def resume_run(run: Path, options: dict[str, Any], given: set[str], time_limit: 
 
 def _search(run: Path, study: Study, data: Dataset, cache: Path, time_limit: float, as_json: bool) -> None:
     from isonas.report.front import front_csv, front_document, read_front
-    from isonas.report.search import follow, print_front, print_next
+    from isonas.report.search import follow, follow_repeats, print_front, print_next
     from isonas.search.log import RUNNING, hold, read_trials, write_front
+    from isonas.search.repeats import repeat_front
     from isonas.search.run import search as run_study
     from isonas.training.machine import require_device
 
@@ -183,6 +184,8 @@ def _search(run: Path, study: Study, data: Dataset, cache: Path, time_limit: flo
             with _engine(inputs, data, cache) as engine:
                 ending = run_study(study, run, engine, inputs.trials, deadline)
                 ended = follow(study, done, ending, inputs.trials)
+                if inputs.repeats > 1:
+                    follow_repeats(repeat_front(study, run, engine, inputs.repeats, deadline))
         except KeyboardInterrupt:
             click.echo(
                 "\nStopped; every finished trial is kept. Go on with: "

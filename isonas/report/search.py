@@ -41,6 +41,17 @@ def follow(study: Study, done: Iterable[Trial], ending: Iterable[Trial], total: 
     return len(trials)
 
 
+def follow_repeats(again: Iterable[Trial]) -> None:
+    """Draw a line on the standard error for each front member that is trained again."""
+    lines = console(stderr=True)
+    for trial in again:
+        trainings = 1 + len(trial.repeat_errors)
+        lines.print(
+            f"trial {trial.number} again: {trial.genome} error {trial.repeat_errors[-1]:.3f}, "
+            f"{trial.error:.3f} ± {trial.error_se:.3f} over {trainings} trainings"
+        )
+
+
 def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 100 else f"{seconds:.0f} s"
 

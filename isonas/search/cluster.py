@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -116,6 +118,11 @@ def _connected() -> Any:
         import ray
     except ImportError:
         raise UsageError("--engine ray needs Ray; pip install 'isonas[ray]'.") from None
+    if (address := os.environ.get("RAY_ADDRESS", "")) and not _answers(address):
+        raise UsageError(
+            f"no Ray cluster answers at RAY_ADDRESS {address}; start one with ray start --head, or unset "
+            "RAY_ADDRESS to train on this machine."
+        )
     with warnings.catch_warnings():
         # Of accelerators' visibility and of its own defaults to come: nothing that a user can act on.
         warnings.simplefilter("ignore")
@@ -123,8 +130,17 @@ def _connected() -> Any:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, namespace="isonas")
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise UsageError(
-                f"no Ray cluster can be reached ({reason}); start one with ray start --head, or unset "
-                "RAY_ADDRESS to train on this machine."
-            ) from None
+            raise UsageError(f"Ray cannot be started ({reason}); mend that, or use --engine local.") from None
     return ray
+
+
+def _answers(address: str) -> bool:
+    """Whether somebody listens at host:port; Ray itself would try for minutes. Others are Ray's to find."""
+    host, colon, port = address.rpartition(":")
+    if "://" in host or not colon or not port.isdecimal():
+        return True
+    try:
+        with socket.create_connection((host, int(port)), timeout=10):
+            return True
+    except OSError:
+        return False
