@@ -27,7 +27,7 @@ from isonas.search.run import search
 from isonas.search.study import study_of
 from tests.studies import Recorder, error_of, new_study
 
-ray = pytest.importorskip("ray")
+ray: Any = pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 TRIALS = 12
@@ -64,7 +64,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80_000_000}
-    made = Cluster(initialize_head=True, head_node_args=head)
+    made: Any = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(2):
         made.add_node(num_cpus=1, object_store_memory=80_000_000)
     monkeypatch.setenv("RAY_ADDRESS", made.address)

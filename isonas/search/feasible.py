@@ -42,8 +42,17 @@ class Feasible:
 
     def rows(self, genomes: Sequence[Genome]) -> npt.NDArray[np.int64]:
         """Where genomes stand in the feasible set; raises LogError for one that does not."""
-        if not genomes:
-            return np.zeros(0, np.int64)
+        found = self._found
+        if new := [genome for genome in genomes if genome not in found]:
+            found.update(zip(new, map(int, self._sought(new)), strict=True))
+        return np.array([found[genome] for genome in genomes], np.int64)
+
+    @cached_property
+    def _found(self) -> dict[Genome, int]:
+        """What was looked up before: a search asks for its whole log again and again."""
+        return {}
+
+    def _sought(self, genomes: Sequence[Genome]) -> Ints:
         columns = columns_of(genomes)
         wanted = np.zeros((len(genomes), len(self.genes)), np.int64)
         for axis, (gene, values) in enumerate(zip(self.genes, self.values, strict=True)):
