@@ -49,8 +49,9 @@ def record(
     """Bring a table to `seeds` trainings of every genome: each new one, how many are in, of how many.
 
     They are numbered from `first_seed`. What the table holds already is kept. All trainings of one
-    genome follow each other, so that an unfinished table is a smaller table. Nothing starts after `deadline` (of `time.monotonic`). Raises
-    RunError where the table was recorded with other inputs, LogError where it cannot be used.
+    genome follow each other, so that an unfinished table is a smaller table. Nothing starts after
+    `deadline` (of `time.monotonic`). Raises RunError where the table was recorded with other inputs,
+    LogError where it cannot be used.
     """
     lock = filelock.FileLock(f"{path}.lock", timeout=0)
     try:
