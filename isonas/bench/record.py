@@ -42,14 +42,16 @@ def record(
     seeds: int,
     start: Callable[[], Train],
     *,
+    first_seed: int = 0,
     workers: int,
     deadline: float = float("inf"),
 ) -> Iterator[tuple[Training, int, int]]:
     """Bring a table to `seeds` trainings of every genome: each new one, how many are in, of how many.
 
-    What the table holds already is kept. All trainings of one genome follow each other, so that an
-    unfinished table is a smaller table. Nothing starts after `deadline` (of `time.monotonic`). Raises
-    RunError where the table was recorded with other inputs, LogError where it cannot be used.
+    They are numbered from `first_seed`. What the table holds already is kept. All trainings of one
+    genome follow each other, so that an unfinished table is a smaller table. Nothing starts after
+    `deadline` (of `time.monotonic`). Raises RunError where the table was recorded with other inputs,
+    LogError where it cannot be used.
     """
     lock = filelock.FileLock(f"{path}.lock", timeout=0)
     try:
@@ -58,11 +60,14 @@ def record(
     except filelock.Timeout:
         raise LogError(f"{path} is being recorded by another process; wait for it, or end it.") from None
     except OSError as error:
-        raise LogError(f"{path} cannot be written ({error.strerror}); give another --table.") from None
+        raise LogError(
+            f"{path} cannot be written ({error.strerror}); mend that, or give another place."
+        ) from None
     try:
         trainings = _recorded(path, inputs)
         done = {(training.genome, training.seed) for training in trainings}
-        wanted = [(genome, seed) for genome in genomes for seed in range(seeds)]
+        numbers = range(first_seed, first_seed + seeds)
+        wanted = [(genome, seed) for genome in genomes for seed in numbers]
         missing = [pair for pair in wanted if pair not in done]
         have = len(wanted) - len(missing)
         with LocalWorkers(start, min(workers, max(len(missing), 1))) as pool:
@@ -94,7 +99,7 @@ def _recorded(path: Path, inputs: Inputs) -> list[Training]:
     if differing := changed(table.inputs, inputs):
         raise RunError(
             f"{path} was recorded with other inputs: {', '.join(differing)}; give those as they were, or "
-            "another --table."
+            "move that table away."
         )
     return list(table.trainings)
 

@@ -34,7 +34,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """One genome trained once: `seed` counts its trainings from 0.
+    """One genome trained once: `seed` counts its trainings (`trial_seed`'s `repeat`).
 
     `error` is 1 − top-1 on the validation images after each epoch, `test_error` on the held-back
     images after the last (None where the source has none). `seconds` is what the training took by the

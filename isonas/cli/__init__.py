@@ -17,6 +17,7 @@ COMMANDS = {
     "cost": "Print what a genome costs, layer by layer.",
     "front": "Print the Pareto front of runs.",
     "export": "Write a genome's trained network as files that PyTorch alone can load.",
+    "fidelity": "Tell how well a run's short trainings rank its genomes.",
     "bench": "Measure isonas itself.",
 }
 
