@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -125,6 +126,19 @@ def test_a_torn_part_is_named_and_set_aside_by_the_holder_alone(run: Path) -> No
     assert left == {"0.parquet", "1.parquet.torn", "2.parquet", "notes.txt"}
 
 
+def test_a_live_run_is_read_without_tears(run: Path) -> None:
+    """A part that is replaced while it is read gives its old row or its new one."""
+    short, long = trial(0), replace(trial(0), curve_error=tuple(n / 1000 for n in range(900)))
+    write_trial(run, short)
+    with ThreadPoolExecutor(1) as writer:
+        writing = writer.submit(lambda: [write_trial(run, one) for one in (long, short) * 60])
+        while not writing.done():
+            read, unreadable = read_trials(run)
+            assert unreadable == []
+            assert read in ([short], [long])
+        writing.result()
+
+
 def test_a_foreign_file_is_set_aside(run: Path) -> None:
     import pyarrow as pa
 
@@ -204,7 +218,7 @@ def test_a_disk_that_fails_is_not_taken_for_a_torn_file(run: Path, monkeypatch: 
     def failing(*_: object, **__: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("isonas.search.log.pq.read_table", failing)
+    monkeypatch.setattr("isonas.search.log.pq.ParquetFile", failing)
     with pytest.raises(LogError, match="Input/output error"), hold(run):
         pass
     assert [path.name for path in (run / "trials").iterdir()] == ["0.parquet"]

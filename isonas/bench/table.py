@@ -78,7 +78,9 @@ def write_table(path: Path, inputs: Inputs, trainings: Sequence[Training]) -> No
 def read_table(path: Path) -> Table:
     """Read a table; raises LogError where the file is not there or is no table that can be used."""
     try:
-        table = pq.read_table(path, partitioning=None)
+        # Opened once: a recording may put a new file in its place meanwhile.
+        with pq.ParquetFile(path) as file:
+            table = file.read()
         head: dict[str, Any] = json.loads((table.schema.metadata or {})[_METADATA])
         if head["version"] > VERSION:
             raise LogError(

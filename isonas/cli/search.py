@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 @proxy_options(epochs=4)
 @click.option(
     "--sampler",
-    default="tpe",
+    default="ehvi",
     show_default=True,
     type=click.Choice(SAMPLER_NAMES),
     help="What proposes genomes.",
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     "--early-stopping/--no-early-stopping",
     default=False,
     show_default=True,
-    help="Stop trials that are unlikely to join the front at rungs of a third and a ninth of the epochs.",
+    help="Stop a trial at a rung (1, …, a quarter, half of the epochs) where a new one promises more.",
 )
 @click.option(
     "--repeats",

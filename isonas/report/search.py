@@ -12,7 +12,7 @@ from isonas.hardware import format_bytes
 from isonas.objectives import front_of
 from isonas.report.console import console
 from isonas.report.front import Front, format_count, front_table
-from isonas.search.log import COMPLETE, FAILED, Trial
+from isonas.search.log import COMPLETE, FAILED, STOPPED, Trial
 from isonas.search.study import Study
 
 
@@ -96,7 +96,9 @@ def _line(study: Study, trial: Trial, trials: list[Trial]) -> str:
         return f"{trial.number:4d}  {trial.genome}  failed: {trial.reason}"
     complete = [one for one in trials if one.state == COMPLETE]
     mark = "●" if trial in front_of(complete, study.reference.objectives) else " "
+    stopped = f"  stopped after epoch {trial.epochs}" if trial.state == STOPPED else ""
     return (
         f"{trial.number:4d} {mark} {trial.genome}  error {trial.error:.3f} ± {trial.error_se:.3f}  "
         f"{format_bytes(trial.peak_bytes)}  {format_count(trial.madds)} MAdds  {trial.train_seconds:.0f} s"
+        f"{stopped}"
     )

@@ -269,7 +269,9 @@ def _write_table(path: Path, trials: list[Trial]) -> None:
 
 
 def _read_table(path: Path) -> list[Trial]:
-    table = pq.read_table(path, partitioning=None)
+    # Opened once: a reader of a live run must not meet one file's head and its successor's rows.
+    with pq.ParquetFile(path) as file:
+        table = file.read()
     missing = [name for name in SCHEMA.names if name not in (*table.column_names, *_SINCE_2)]
     if missing:
         raise ValueError(f"column {missing[0]} is missing")
