@@ -33,8 +33,15 @@ def types(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The default test suite against the built wheel; arguments go to pytest (`-- -m slow`)."""
-    session.install(*PINNED, ".[fvcore,plot]", *GROUPS["tests"])
-    session.run("pytest", "--durations=10", *session.posargs)
+    session.install(*PINNED, ".[fvcore,plot,ray]", *GROUPS["tests"])
+    session.run("pytest", "--numprocesses=2", "--dist=loadfile", "--durations=10", *session.posargs)
+
+
+@nox.session
+def cluster(session: nox.Session) -> None:
+    """Searches on two Ray nodes of this machine, with workers, nodes and drivers killed."""
+    session.install(*PINNED, ".[ray]", *GROUPS["tests"])
+    session.run("pytest", "-m", "slow or not slow", "tests/test_cluster.py", *session.posargs)
 
 
 @nox.session

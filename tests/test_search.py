@@ -18,10 +18,10 @@ from isonas.errors import BudgetError, LogError, RunError, TrainingError
 from isonas.genome import Genome, canonical
 from isonas.hardware import Budget, within
 from isonas.objectives import front_of
-from isonas.search.engines import Inline
+from isonas.search.engines import Inline, Outcome
 from isonas.search.feasible import feasible_set
 from isonas.search.inputs import changed, create_run, read_run
-from isonas.search.log import COMPLETE, FAILED, RUNNING, Trial, read_trials, write_trial
+from isonas.search.log import COMPLETE, FAILED, RUNNING, STOPPED, Trial, read_trials, write_trial
 from isonas.search.run import search
 from isonas.search.samplers import SAMPLERS, propose
 from isonas.search.study import Study, study_of
@@ -132,6 +132,58 @@ def test_resumed_is_uninterrupted(
     list(search(study_of(read_run(run)[0]), run, Inline(resumed), total))
     assert same(read_trials(run)[0]) == same(whole)
     assert len(resumed.asked) == total - cut
+
+
+class Scattered:
+    """Four trainings in flight, which end in an order drawn by a seed."""
+
+    workers = 4
+
+    def __init__(self, evaluate: Recorder, seed: int) -> None:
+        self._evaluate = evaluate
+        self._rng = np.random.default_rng(seed)
+        self._flying: dict[int, tuple[Any, ...]] = {}
+
+    def submit(self, key: int, *arguments: Any) -> None:
+        """Note a training; no more than four may be."""
+        assert key not in self._flying
+        assert len(self._flying) < self.workers
+        self._flying[key] = arguments
+
+    def next(self) -> tuple[int, Outcome]:
+        """End one of them."""
+        key = int(self._rng.choice(sorted(self._flying)))
+        return key, self._evaluate(*self._flying.pop(key))
+
+
+@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
+@pytest.mark.parametrize("changes", [{}, STOPPING], ids=["", "stopping"])
+def test_side_by_side_and_resumed(sampler: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    """No genome twice and none lost, whatever ends first and wherever the driver is cut."""
+    total, run = enough(sampler, 24), tmp_path / "run"
+    study = new_study(run, sampler=sampler, **changes)
+    before: list[Trial] = []
+    for seed, part in enumerate((0, 5, total)):
+        evaluate = Recorder(epochs=study.inputs.epochs)
+        trials = search(study, run, Scattered(evaluate, seed), total)
+        for _ in range(part):
+            if next(trials, None) is None:
+                break
+        trials.close()  # type: ignore[attr-defined]
+        after, unreadable = read_trials(run)
+        assert unreadable == []
+        assert [trial.genome for trial in after[: len(before)]] == [trial.genome for trial in before]
+        assert [one for one in before if one.state != RUNNING] == [
+            trial for trial, one in zip(after, before, strict=False) if one.state != RUNNING
+        ]
+        assert len(set(evaluate.asked)) == len(evaluate.asked)
+        before = after
+    assert [trial.number for trial in after] == list(range(total))
+    assert {trial.state for trial in after} <= {COMPLETE, STOPPED}
+    assert len({canonical(trial.genome, study.inputs.input) for trial in after}) == total
+    assert max(len(trial.pending) for trial in after) == 3
+    for trial in after:
+        assert set(trial.pending) <= set(range(trial.number))
 
 
 @pytest.mark.parametrize("sampler", ALL_SAMPLERS)
@@ -341,7 +393,7 @@ def test_nothing_feasible_is_said_before_the_first_trial() -> None:
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from isonas.search.engines import Inline
+    from isonas.search.engines import Inline, Outcome
     from isonas.search.run import search
     from tests.studies import Recorder, new_study
 
