@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from isonas.cli import COMMANDS, main
+from isonas.cli.resolve import claim_run
 from isonas.data.synthetic import synthetic
+from isonas.errors import LogError
 from isonas.search.log import read_trials
 from tests.test_data import encoded, write_parquet
 
@@ -433,6 +436,16 @@ def test_bench_cost_counts_a_space() -> None:
     assert (found["genomes"], found["space"]) == (864, "quick")
     assert found["feasible"] == document("space", "quick", "--max-params", "100k")["feasible"]
     assert found["genomes_per_second"] == pytest.approx(found["genomes"] / found["seconds"])
+
+
+def test_searches_that_start_at_once_take_different_folders(here: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        claimed = list(pool.map(lambda _: claim_run("quick", "clutter"), range(40)))
+    assert sorted(claimed) == sorted(Path("runs") / f"quick-clutter-{n}" for n in range(1, 41))
+    shutil.rmtree("runs")
+    Path("runs").touch()
+    with pytest.raises(LogError, match="--run DIR"):
+        claim_run("quick", "clutter")
 
 
 def test_a_run_cannot_lie_in_a_file(here: Path) -> None:

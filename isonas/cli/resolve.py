@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isonas.cli.options import BUDGET_OPTIONS, budget_from
-from isonas.errors import RunError, UsageError
+from isonas.errors import LogError, RunError, UsageError
 
 if TYPE_CHECKING:
     from isonas.data.dataset import Dataset
@@ -155,10 +155,23 @@ def cache_folder(options: dict[str, Any]) -> Path:
     return options["cache"] or default_cache()
 
 
-def next_run(space: str, data: str) -> Path:
-    """The first folder `runs/<space>-<data>-<n>` that no earlier run has."""
-    stem, found = _numbered_runs(space, data)
-    return Path("runs") / f"{stem}-{max(found, default=0) + 1}"
+def claim_run(space: str, data: str) -> Path:
+    """Make the first folder `runs/<space>-<data>-<n>` that no earlier run has, however many start at once.
+
+    Raises LogError where it cannot be made.
+    """
+    while True:
+        stem, found = _numbered_runs(space, data)
+        run = Path("runs") / f"{stem}-{max(found, default=0) + 1}"
+        try:
+            run.mkdir(parents=True)
+        except FileExistsError:
+            if not run.is_dir():
+                raise LogError(f"{run.parent} is no folder; move it away, or give --run DIR.") from None
+        except OSError as error:
+            raise LogError(f"{run} cannot be made ({error.strerror}); give --run DIR.") from None
+        else:
+            return run
 
 
 def latest_run(space: str, data: str) -> Path:

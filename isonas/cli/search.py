@@ -25,10 +25,10 @@ from isonas.cli.options import (
 )
 from isonas.cli.resolve import (
     cache_folder,
+    claim_run,
     given_inputs,
     latest_run,
     new_inputs,
-    next_run,
     parse_seconds,
     proxy_setting,
 )
@@ -121,11 +121,12 @@ def start_run(options: dict[str, Any], time_limit: float) -> None:
     from isonas.search.inputs import create_run, refuse_existing
     from isonas.search.study import study_of
 
-    run = options["run"] or next_run(options["space"], options["data"])
-    refuse_existing(run)
+    if options["run"]:
+        refuse_existing(options["run"])
     inputs, data = new_inputs(options)
     study = study_of(inputs)
     split_validation(data.train.labels, inputs.seed)
+    run = options["run"] or claim_run(options["space"], options["data"])
     create_run(run, inputs, study.reference)
     _search(run, study, data, cache_folder(options), time_limit, options["as_json"])
 
