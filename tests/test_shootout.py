@@ -25,6 +25,7 @@ from isonas.bench.statistics import holm, paired, quartiles, quartiles_reached
 from isonas.cli import main
 from isonas.errors import UsageError
 from isonas.search import SAMPLER_NAMES
+from isonas.space import load_space
 from tests.tables import some_genomes, write
 
 GENOMES = some_genomes(24)
@@ -294,3 +295,41 @@ def test_help_loads_nothing_heavy(sub: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+RECORDED = Path(__file__).parent.parent / "tables" / "tiny.parquet"
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Arena:
+    """The committed table of really trained networks."""
+    return read_arena(RECORDED)
+
+
+def test_the_recorded_table_is_whole(recorded: Arena) -> None:
+    assert (len(recorded.rows), len(recorded.views), recorded.left_out) == (288, 3, 0)
+    assert set(recorded.rows) == set(load_space("tiny"))
+    assert all(len(one.error) == 9 and one.test_error for runs in recorded.trainings.values() for one in runs)
+    assert recorded.images == 1600
+
+
+def test_on_really_trained_networks_ehvi_needs_half_of_nsga2s_trials_at_most(recorded: Arena) -> None:
+    """What tables/README.md tells of 20 seeds, on three."""
+    plan = plan_of(recorded, ["ehvi", "nsga2"], seeds=3, trials=80, setting=Setting())
+    found = shoot_out(recorded, plan)
+    reached = {
+        name: quartiles_reached(found.reached(name, "table", "trials", 0.95)).median for name in plan.samplers
+    }
+    assert reached["ehvi"] is not None
+    assert reached["nsga2"] is None or reached["ehvi"] <= reached["nsga2"] / 2
+
+
+def test_on_really_trained_networks_stopping_halves_the_seconds_of_random(recorded: Arena) -> None:
+    reached = []
+    for stopping in (False, True):
+        plan = plan_of(recorded, ["random"], seeds=3, trials=288, setting=Setting(early_stopping=stopping))
+        times = shoot_out(recorded, plan).reached("random", "table", "seconds", 0.95)
+        reached.append(quartiles_reached(times).median)
+    assert reached[0] is not None
+    assert reached[1] is not None
+    assert reached[1] < reached[0] / 1.5

@@ -27,7 +27,7 @@ Floats = npt.NDArray[np.float64]
 FACTOR = 2
 """From one rung to the next."""
 
-FIT_FROM = 8
+FIT_FROM = 5
 """Complete trials from which verdicts are passed; before, every trial goes on."""
 
 NEW_AT_MOST = 400
