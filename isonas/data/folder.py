@@ -78,7 +78,7 @@ def _splits(root: Path) -> dict[str, Classes]:
     held = _classes(held_back)
     if unknown := sorted(held.keys() - train.keys()):
         raise DataError(
-            f"{held_back} has a class {unknown[0]!r}, which {root / 'train'} has not; name its folders as there."
+            f"{held_back} has a class {unknown[0]!r} that {root / 'train'} lacks; name its folders as there."
         )
     return {"train": train, "held back": held}
 

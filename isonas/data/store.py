@@ -70,7 +70,8 @@ def cached(folder: Path, key: str, make: Callable[[], tuple[Array, ...]]) -> tup
     """The small arrays that `make` returns, from the folder's files of that key where they are there.
 
     Each array is a `.npy` file that appears whole, so a reader never meets half of one and writers at
-    the same time do no harm. A file that cannot be mapped is made anew. Raises DataError where the folder cannot be written.
+    the same time do no harm. A file that cannot be mapped is made anew. Raises DataError where the
+    folder cannot be written.
     """
     if (found := _mapped(folder, key)) is not None:
         return found
@@ -93,7 +94,8 @@ def _opened(folder: Path, key: str) -> Images | None:
         pixels = np.load(file, mmap_mode="r", allow_pickle=False)
         side = pixels.shape[-1]
         whole = (
-            (labels.dtype, pixels.dtype) == (np.int64, np.uint8)
+            labels.dtype == np.int64
+            and pixels.dtype == np.uint8
             and (*labels.shape, 3, side, side) == pixels.shape
             and file.stat().st_size == pixels.offset + pixels.nbytes
         )

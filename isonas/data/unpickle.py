@@ -68,7 +68,7 @@ class _DType:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         if (order := _text(state[1])) in ("<", ">"):
-            self.dtype = self.dtype.newbyteorder(order)
+            self.dtype = np.dtype(order + self.dtype.str[1:])
 
 
 class _Array:
