@@ -134,7 +134,7 @@ def _pickled(file: Path) -> dict[str, Any]:
 
 def _npz(file: Path) -> dict[str, Any]:
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files if key in ("data", "labels")}
     except MemoryError:
         raise DataError(f"{file} asks for more memory than there is.") from None

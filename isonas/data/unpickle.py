@@ -17,9 +17,16 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+_LONGEST_REASON = 300
+
 
 class RefusedPickle(Exception):
     """A pickle that holds something else than arrays of numbers and plain containers, or is damaged."""
+
+    def __init__(self, reason: str) -> None:
+        # The names in it are the pickle's, and may be any text.
+        printable = "".join(sign if sign.isprintable() else " " for sign in reason)
+        super().__init__(" ".join(printable.split())[:_LONGEST_REASON])
 
 
 def unpickle_dict(stream: BinaryIO) -> dict[str, Any]:
@@ -117,6 +124,7 @@ _STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy._core.multiarray", "scalar"): _number,
     ("numpy._core.numeric", "_frombuffer"): _from_buffer,
     ("_codecs", "encode"): _encoded,
+    ("__builtin__", "bytes"): lambda: b"",  # how the same protocols write no bytes at all
 }
 
 
