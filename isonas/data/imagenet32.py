@@ -82,6 +82,7 @@ def _decoded(files: list[Path]) -> Chunks:
                 f"{first} has images of {side} pixels, {file} of {other}; give a folder of one size."
             )
         yield pixels, labels
+        del pixels  # before the next batch is read
 
 
 def _batch(file: Path) -> tuple[Pixels, Labels]:

@@ -138,6 +138,8 @@ def _stream(stream: BinaryIO, chunks: Chunks, begun: str) -> Labels:
         if sys.stderr.isatty() and count // _TOLD_EVERY < (count + len(labels)) // _TOLD_EVERY:
             print(f"\r{begun} … {count + len(labels):,} images", end="", file=sys.stderr, flush=True)
         count += len(labels)
+        # Or this chunk, which may be a whole file's, would lie in memory beside the next.
+        del pixels
     if not count:
         raise DataError(f"{begun.removeprefix('isonas: ')} came to no image; give a source with images.")
     start = "\r" + begun + " … " if sys.stderr.isatty() else ""
