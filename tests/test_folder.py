@@ -114,6 +114,8 @@ def test_damaged_files_are_left_out_and_counted(root: Path, capsys: pytest.Captu
     assert "isonas: 4 of 10 files are damaged or no images and were left out; the first is" in told.err
     assert "2.jpg (" in told.err
     assert told.out == ""
+    opened(root)
+    assert capsys.readouterr().err == "isonas: 4 of 10 files are damaged or no images and were left out.\n"
 
 
 def flat_validation(root: Path) -> None:

@@ -28,7 +28,7 @@ Write = Callable[[Rows, list[int]], bytes]
 
 
 def python2_protocol2(data: Rows, labels: list[int]) -> bytes:
-    """As cPickle of Python 2.7 with NumPy 1.16 writes the dict: its strings have no type."""
+    """As `pickle` of Python 2.7 with NumPy 1.16 writes the dict: its strings have no type."""
     count, width = (
         b"M" + size.to_bytes(2, "little") if size > 255 else bytes((75, size)) for size in data.shape
     )

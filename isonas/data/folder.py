@@ -51,11 +51,13 @@ def folder(path: str, cache: Path) -> Dataset:
         doing = f"decoding folder:{path} ({role})"
         chunks = partial(_decoded, by_role[role], names, side, faults)
         found = stored(cache, f"{content}-{role.replace(' ', '-')}-{side}", doing, chunks)
-        if faults:
-            total = len(found) + len(faults)
+        total = sum(len(files) for files in by_role[role].values())
+        if len(found) < total:
+            # Told each time; which they are is known only where the images were decoded just now.
+            first = f"; the first is {faults[0]}" if faults else ""
             print(
-                f"isonas: {len(faults):,} of {total:,} files are damaged or no images and were left out; "
-                f"the first is {faults[0]}.",
+                f"isonas: {total - len(found):,} of {total:,} files are damaged or no images and were left "
+                f"out{first}.",
                 file=sys.stderr,
             )
         return found
@@ -84,7 +86,10 @@ def _splits(root: Path) -> dict[str, Classes]:
 
 
 def _classes(place: Path) -> Classes:
-    names = sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and entry.name[0] != ".")
+    try:
+        names = sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and entry.name[0] != ".")
+    except OSError as error:
+        raise DataError(f"{place} cannot be read: {error.strerror}; give a folder that can.") from None
     if not names:
         raise DataError(f"{place} has no folders; sort its images into one for each class.")
     return {name: list(_files(str((place / name).absolute()))) for name in names}

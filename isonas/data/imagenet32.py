@@ -130,7 +130,7 @@ def _pickled(file: Path) -> dict[str, Any]:
     except RefusedPickle as error:
         raise DataError(f"{file} {error}; replace it by the official file.") from None
     except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}.") from None
+        raise DataError(f"{file} cannot be read: {error.strerror}; give batches that can.") from None
 
 
 def _npz(file: Path) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def _npz(file: Path) -> dict[str, Any]:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files if key in ("data", "labels")}
     except MemoryError:
-        raise DataError(f"{file} asks for more memory than there is.") from None
+        raise DataError(f"{file} asks for more memory than there is; give the official file.") from None
     except Exception as error:
         # Damaged archives raise nearly anything: BadZipFile, ValueError, zlib.error, EOFError, …
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__

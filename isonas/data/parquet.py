@@ -47,9 +47,9 @@ def parquet(path: str, cache: Path) -> Dataset:
 
     Files with `train` in their name, or that of their folder, are for training; `validation` and `test`
     are held back (the validation files where there are both); without such names all are for training.
-    Decoded once, in parallel,
-    into the `cache` folder. Raises UsageError where there is no such path, DataError where a file is
-    not Parquet, has no images or labels, or holds an image that cannot be decoded.
+    Decoded once, in parallel, into the `cache` folder. Raises UsageError where there is no such path,
+    DataError where a file is not Parquet, has no images or labels, or holds an image that cannot be
+    decoded.
     """
     train, held_back = _splits(_files(path), path)
     layout = _layout(train[0])
@@ -183,7 +183,8 @@ def _batches(file: Path, layout: _Layout) -> Iterator[tuple[list[Any], Labels]]:
             encoded = batch.column(layout.image).to_pylist()
             yield [row["bytes"] if isinstance(row, dict) else row for row in encoded], values
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{file} cannot be read to its end: {error}; replace the file.") from None
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise DataError(f"{file} cannot be read to its end: {reason}; replace the file.") from None
 
 
 def _from_row(read: Callable[[bytes], T], file: Path, row: int, content: bytes | None) -> T:

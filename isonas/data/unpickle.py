@@ -30,7 +30,7 @@ class RefusedPickle(Exception):
 
 
 def unpickle_dict(stream: BinaryIO) -> dict[str, Any]:
-    """The dict that a stream's pickle holds; arrays in it are read-only.
+    """The dict that a stream's pickle holds.
 
     Of any protocol, by Python 2 or 3 and NumPy 1 or 2; keys may be text or bytes. Arrays share the
     memory of the bytes that were read. Raises RefusedPickle, with the reason and no full stop.
