@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -300,15 +299,16 @@ def test_a_fingerprint_reads_files_again_when_they_changed(
     file = tmp_path / "images"
     file.write_bytes(b"one")
     groups = [("train", [str(file)])]
+    times = file.stat()
+    monkeypatch.setattr("isonas.data.fingerprint.time.time", lambda: times.st_ctime + 1)
     first = fingerprint(groups, tmp_path / "cache")
     # A change so young may be followed by another that the clock does not tell from it.
     assert (fingerprint(groups, tmp_path / "cache"), len(read)) == (first, 2)
-    now = time.time()
-    monkeypatch.setattr("isonas.data.fingerprint.time.time", lambda: now + 60)
+    monkeypatch.setattr("isonas.data.fingerprint.time.time", lambda: times.st_ctime + 60)
     for _ in range(3):
         assert fingerprint(groups, tmp_path / "cache") == first
     assert len(read) == 3
-    times = file.stat()
-    file.write_bytes(b"two")
+    while file.stat().st_ctime_ns == times.st_ctime_ns:  # the clock of a file system is coarse
+        file.write_bytes(b"two")
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert fingerprint(groups, tmp_path / "cache") != first
