@@ -106,10 +106,15 @@ def test_only_the_log_touches_trial_files() -> None:
     assert users == allowed
 
 
-def test_nothing_is_unpickled() -> None:
+def test_nothing_is_unpickled_unrestricted() -> None:
     for path in FILES:
         text = path.read_text(encoding="utf-8")
-        assert not any(name.split(".")[0] in ("pickle", "shelve", "joblib") for name in imports(path))
+        used = {name for name in imports(path) if name.split(".")[0] in ("pickle", "shelve", "joblib")}
+        if path.relative_to(PACKAGE) == Path("data", "unpickle.py"):
+            # Its subclass admits what it names; `tests/test_imagenet32.py` holds that it admits no more.
+            assert set(re.findall(r"pickle\.\w+", text)) == {"pickle.Unpickler"}
+        else:
+            assert not used
         assert "torch.load(" not in text
         assert all("allow_pickle=False" in line for line in re.findall(r"np\.load\(.*", text))
 

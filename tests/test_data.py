@@ -22,7 +22,7 @@ from sklearn.datasets import load_digits
 from isonas.data import clutter as clutter_module
 from isonas.data.augment import MEAN, STD, augment, normalise
 from isonas.data.clutter import clutter
-from isonas.data.dataset import Images, split_validation
+from isonas.data.dataset import Images, Labels, split_validation
 from isonas.data.digits import digits
 from isonas.data.resize import area_weights, downsample, fit_square
 from isonas.data.sources import EMBEDDED, open_dataset
@@ -64,7 +64,7 @@ def test_cluttered_training_and_test_digits_are_disjoint(monkeypatch: pytest.Mon
     seen: list[set[bytes]] = []
     draw = clutter_module._draw
 
-    def spy(pool: Any, *rest: Any) -> Images:
+    def spy(pool: Any, *rest: Any) -> tuple[Pixels, Labels]:
         seen.append({digit.tobytes() for digit in pool})
         return draw(pool, *rest)
 

@@ -91,7 +91,7 @@ data_option = click.option(
     "--data",
     default="clutter",
     show_default=True,
-    help="Images: clutter, digits, synthetic or parquet:PATH.",
+    help="Images: clutter, digits, synthetic, imagenet32:DIR, parquet:PATH or folder:DIR.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 cache_option = click.option(

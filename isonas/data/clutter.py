@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
-from isonas.data.dataset import Dataset, Images
-from isonas.data.store import cached
+from isonas.data.dataset import Dataset, Images, Labels, Pixels
+from isonas.data.store import stored
 
 SIDE = 32
 TRAIN_IMAGES = 8000
@@ -38,36 +38,31 @@ def clutter(
     cannot be written.
     """
 
-    def arrays() -> tuple[npt.NDArray[Any], ...]:
-        drawn = _drawn(train_images, test_images)
-        return tuple(array for images in drawn for array in (images.pixels, images.labels))
-
-    made_of = [importlib.metadata.version(name) for name in ("numpy", "pillow", "scikit-learn")]
-    key = "-".join(("clutter", str(train_images), str(test_images), *made_of))
-    parts = cached(cache, key, arrays) if cache is not None else arrays()
-    train, test = Images(parts[0], parts[1]), Images(parts[2], parts[3])
-    digest = hashlib.blake2b(digest_size=16)
-    for images in (train, test):
-        digest.update(images.pixels.tobytes())
-    names = tuple(str(digit) for digit in range(10))
-    return Dataset("clutter", digest.hexdigest(), names, train, test, mirror=False)
-
-
-def _drawn(train_images: int, test_images: int) -> tuple[Images, Images]:
     digits = load_digits()
     order = np.random.default_rng(_SEED).permutation(len(digits.target))
     cut = len(order) * 3 // 4
     photographs = [np.asarray(photo, np.float64) for photo in load_sample_images().images]
-    train, test = order[:cut], order[cut:]
-    return (
-        _draw(digits.images[train], digits.target[train], photographs, train_images, _SEED + 1),
-        _draw(digits.images[test], digits.target[test], photographs, test_images, _SEED + 2),
-    )
+    made_of = [importlib.metadata.version(name) for name in ("numpy", "pillow", "scikit-learn")]
+
+    def images(name: str, part: npt.NDArray[np.int64], count: int, seed: int) -> Images:
+        draw = partial(_draw, digits.images[part], digits.target[part], photographs, count, seed)
+        if cache is None:
+            return Images(*draw())
+        key = "-".join(("clutter", name, str(count), *made_of))
+        return stored(cache, key, f"drawing clutter ({name})", lambda: [draw()])
+
+    train = images("train", order[:cut], train_images, _SEED + 1)
+    test = images("test", order[cut:], test_images, _SEED + 2)
+    digest = hashlib.blake2b(digest_size=16)
+    for drawn in (train, test):
+        digest.update(drawn.pixels.tobytes())
+    names = tuple(str(digit) for digit in range(10))
+    return Dataset("clutter", digest.hexdigest(), names, train, test, mirror=False)
 
 
 def _draw(
     digits: Floats, targets: npt.NDArray[np.int64], photos: list[Floats], count: int, seed: int
-) -> Images:
+) -> tuple[Pixels, Labels]:
     rng = np.random.default_rng(seed)
     pixels = np.empty((count, 3, SIDE, SIDE), np.uint8)
     labels = np.empty(count, np.int64)
@@ -81,7 +76,7 @@ def _draw(
         canvas += rng.normal(0, 6, canvas.shape)
         pixels[index] = np.clip(canvas, 0, 255).astype(np.uint8).transpose(2, 0, 1)
         labels[index] = targets[chosen]
-    return Images(pixels, labels)
+    return pixels, labels
 
 
 def _background(photos: list[Floats], rng: np.random.Generator) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +14,20 @@ from isonas.errors import DataError
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
+HELD_BACK = ("validation", "valid", "val", "test")
+"""What files or folders of held-back images are called; the first that is there is taken."""
+
 
 @dataclass(frozen=True)
 class Images:
-    """n square images: `pixels` (n, 3, S, S) uint8 RGB, `labels` (n,) from 0."""
+    """n square images: `pixels` (n, 3, S, S) uint8 RGB, `labels` (n,) from 0.
+
+    `file` is the `.npy` file of which `pixels` is the whole, read-only map; None of arrays in memory.
+    """
 
     pixels: Pixels
     labels: Labels
+    file: Path | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

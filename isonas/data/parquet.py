@@ -6,31 +6,29 @@ is an integer from 0. Class names come from the `huggingface` schema metadata wh
 
 from __future__ import annotations
 
-import hashlib
-import io
+import itertools
 import json
 import re
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
-from isonas.data.dataset import Dataset, Images, Labels, Pixels
-from isonas.data.resize import fit_square
-from isonas.data.store import cached
+from isonas.data.dataset import HELD_BACK, Dataset, Images, Labels
+from isonas.data.encoded import Undecodable, common_side, decoded, size_of
+from isonas.data.fingerprint import fingerprint
+from isonas.data.store import Chunks, cached, stored
 from isonas.errors import DataError, UsageError
 
-LARGEST_SIDE = 64
-"""Images that are not all squares of one side are fitted to squares of at most this many pixels."""
+T = TypeVar("T")
 
+_SPLIT = re.compile(rf"(?<![a-z])(train|{'|'.join(HELD_BACK)})(?![a-z])")
 _BATCH_ROWS = 1024
 _SMALLEST_LABEL, _LARGEST_LABEL = 0, 99_999
 
@@ -47,23 +45,27 @@ class _Layout:
 def parquet(path: str, cache: Path) -> Dataset:
     """The data set in a Parquet file, a folder of them, or what a glob matches.
 
-    Files named `train…` are for training, `validation…` and `test…` are held back (the validation
-    files where there are both); without such names all are for training. Decoded once, in parallel,
-    into the `cache` folder. Raises UsageError where there is no such path, DataError where a file is
-    not Parquet, has no images or labels, or holds an image that cannot be decoded.
+    Files with `train` in their name, or that of their folder, are for training; `validation` and `test`
+    are held back (the validation files where there are both); without such names all are for training.
+    Decoded once, in parallel, into the `cache` folder. Raises UsageError where there is no such path,
+    DataError where a file is not Parquet, has no images or labels, or holds an image that cannot be
+    decoded.
     """
     train, held_back = _splits(_files(path), path)
     layout = _layout(train[0])
-    digest = hashlib.blake2b(digest_size=16)
-    for role, files in (("train", train), ("held back", held_back)):
-        digest.update(f"{role} {len(files)}".encode())
-        for file in files:
-            digest.update(_digest(file))
-    fingerprint = digest.hexdigest()
-    side = cached(cache, f"{fingerprint}-side", lambda: (np.array(_common_side(train, layout)),))[0]
-    training = _decoded(train, layout, int(side), cache, f"{fingerprint}-train")
-    test = _decoded(held_back, layout, int(side), cache, f"{fingerprint}-held-back")
-    largest = max(int(images.labels.max()) for images in (training, test) if len(images))
+    by_role = {"train": train, "held back": held_back}
+    groups = [(role, [str(file.absolute()) for file in files]) for role, files in by_role.items()]
+    content = fingerprint(groups, cache)
+    side = cached(cache, f"{content}-side", lambda: (np.array(_common_side(train, layout)),))[0]
+
+    def images(role: str) -> Images:
+        key = f"{content}-{role.replace(' ', '-')}-{side}"
+        doing = f"decoding parquet:{path} ({role})"
+        return stored(cache, key, doing, lambda: _decoded(by_role[role], layout, int(side)))
+
+    training = images("train")
+    test = images("held back") if held_back else None
+    largest = max(int(images.labels.max()) for images in filter(None, (training, test)))
     names = layout.class_names or tuple(str(label) for label in range(largest + 1))
     if largest >= len(names):
         raise DataError(
@@ -71,7 +73,7 @@ def parquet(path: str, cache: Path) -> Dataset:
             "mend the labels or the metadata."
         )
     source = f"parquet:{Path(path).absolute()}"
-    return Dataset(source, fingerprint, names, training, test if len(test) else None, mirror=True)
+    return Dataset(source, content, names, training, test, mirror=True)
 
 
 def _files(path: str) -> list[Path]:
@@ -94,18 +96,17 @@ def _files(path: str) -> list[Path]:
 def _splits(files: list[Path], path: str) -> tuple[list[Path], list[Path]]:
     by_name: dict[str, list[Path]] = {}
     for file in files:
-        match = re.match(r"(train|validation|valid|val|test)(?![a-z])", file.name.lower())
-        by_name.setdefault(match[1] if match else "", []).append(file)
+        inside = Path(path).is_dir() and file.parent != Path(path)
+        places = [file.name, file.parent.name] if inside else [file.name]
+        found = filter(None, (_SPLIT.search(place.lower()) for place in places))
+        by_name.setdefault(next((match[1] for match in found), ""), []).append(file)
     train = by_name.get("train", []) or by_name.get("", [])
     if not train:
         raise DataError(
             f"{path} holds only {' and '.join(sorted(by_name))} files; training images are in files "
             "named train….parquet (or files that name no split)."
         )
-    for name in ("validation", "valid", "val", "test"):
-        if name in by_name:
-            return train, by_name[name]
-    return train, []
+    return train, next((by_name[name] for name in HELD_BACK if name in by_name), [])
 
 
 def _layout(file: Path) -> _Layout:
@@ -146,50 +147,22 @@ def _open(file: Path) -> pq.ParquetFile:
         raise DataError(f"{file} cannot be read as Parquet: {reason}; replace the file.") from None
 
 
-def _digest(file: Path) -> bytes:
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "blake2b").digest()
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}.") from None
-
-
 def _common_side(files: list[Path], layout: _Layout) -> int:
-    """The side of the first images where all are squares of one side, else the median, capped."""
-    sizes: Counter[tuple[int, int]] = Counter()
-    for encoded, _ in _batches(files[0], layout):
-        for row, content in enumerate(encoded):
-            with _image(content, files[0], row) as image:
-                sizes[image.size] += 1
-        break
-    if not sizes:
+    """`common_side` of the first images."""
+    encoded, _ = next(_batches(files[0], layout), ([], None))
+    if not encoded:
         raise DataError(f"{files[0]} has no rows; give files with images.")
-    if len(sizes) == 1 and len(set(next(iter(sizes)))) == 1:
-        return min(next(iter(sizes))[0], 4 * LARGEST_SIDE)
-    shorter = sorted(min(size) for size in sizes.elements())
-    return min(shorter[len(shorter) // 2], LARGEST_SIDE)
+    return common_side(_from_row(size_of, files[0], *numbered) for numbered in enumerate(encoded))
 
 
-def _decoded(files: list[Path], layout: _Layout, side: int, cache: Path, key: str) -> Images:
-    def decode() -> tuple[Pixels, Labels]:
-        total = sum(_open(file).metadata.num_rows for file in files)
-        pixels = np.empty((total, 3, side, side), np.uint8)
-        labels = np.empty(total, np.int64)
-        done = 0
-        with ThreadPoolExecutor() as pool:
-            for file in files:
-                start = done
-                for encoded, batch_labels in _batches(file, layout):
-                    rows = range(done - start, done - start + len(encoded))
-                    images = pool.map(_decode, encoded, [file] * len(encoded), rows, [side] * len(encoded))
-                    for image in images:
-                        pixels[done] = image
-                        done += 1
-                    labels[done - len(encoded) : done] = batch_labels
-        return pixels, labels
-
-    pixels, labels = cached(cache, f"{key}-{side}", decode)
-    return Images(pixels, labels)
+def _decoded(files: list[Path], layout: _Layout, side: int) -> Chunks:
+    with ThreadPoolExecutor() as pool:
+        for file in files:
+            row = 0
+            for encoded, labels in _batches(file, layout):
+                one = partial(_from_row, partial(decoded, side=side), file)
+                yield np.stack([*pool.map(one, itertools.count(row), encoded)]), labels
+                row += len(encoded)
 
 
 def _batches(file: Path, layout: _Layout) -> Iterator[tuple[list[Any], Labels]]:
@@ -210,28 +183,16 @@ def _batches(file: Path, layout: _Layout) -> Iterator[tuple[list[Any], Labels]]:
             encoded = batch.column(layout.image).to_pylist()
             yield [row["bytes"] if isinstance(row, dict) else row for row in encoded], values
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{file} cannot be read to its end: {error}; replace the file.") from None
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise DataError(f"{file} cannot be read to its end: {reason}; replace the file.") from None
 
 
-def _decode(content: bytes | None, file: Path, row: int, side: int) -> Pixels:
-    with _image(content, file, row) as image:
-        try:
-            pixels: npt.NDArray[np.uint8] = np.asarray(image.convert("RGB"))
-        except (OSError, ValueError, SyntaxError) as error:
-            raise DataError(_undecodable(file, row, error)) from None
-    if pixels.shape[:2] != (side, side):
-        pixels = fit_square(pixels, side)
-    return pixels.transpose(2, 0, 1)
-
-
-def _image(content: bytes | None, file: Path, row: int) -> Image.Image:
+def _from_row(read: Callable[[bytes], T], file: Path, row: int, content: bytes | None) -> T:
     if content is None:
         raise DataError(f"{file}, row {row}: the image is missing; embed the bytes in the file.")
     try:
-        return Image.open(io.BytesIO(content))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(_undecodable(file, row, error)) from None
-
-
-def _undecodable(file: Path, row: int, error: Exception) -> str:
-    return f"{file}, row {row}: the image cannot be decoded ({error}); mend or remove the row."
+        return read(content)
+    except Undecodable as error:
+        raise DataError(
+            f"{file}, row {row}: the image cannot be decoded ({error}); mend or remove the row."
+        ) from None

@@ -6,22 +6,29 @@ import numpy as np
 import numpy.typing as npt
 
 from isonas.data.dataset import Images, Pixels
+from isonas.data.store import Chunks, stored_beside
 
 
 def downsample(images: Images, side: int) -> Images:
     """The same images at `side` pixels; `side` is at most their own.
 
     Nothing is cropped (the paper's smaller inputs are area-downsampled whole images, section 7.2).
+    Mapped images give mapped ones, one store a side beside their own; DataError where it cannot be
+    written.
     """
     if side == images.side:
         return images
-    weights = area_weights(images.side, side)
-    pixels = np.empty((len(images), 3, side, side), np.uint8)
-    for start in range(0, len(images), _CHUNK):
-        chunk = images.pixels[start : start + _CHUNK].astype(np.float32)
-        mean = weights @ chunk @ weights.T
-        pixels[start : start + _CHUNK] = np.rint(mean)
-    return Images(pixels, images.labels)
+
+    def chunks() -> Chunks:
+        weights = area_weights(images.side, side)
+        for start in range(0, len(images), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            mean = weights @ images.pixels[part].astype(np.float32) @ weights.T
+            yield np.rint(mean).astype(np.uint8), images.labels[part]
+
+    if images.file is not None:
+        return stored_beside(images, f"to-{side}", f"downsampling {images.side} to {side} pixels", chunks)
+    return Images(np.concatenate([pixels for pixels, _ in chunks()]), images.labels)
 
 
 _CHUNK = 1024

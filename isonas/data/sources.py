@@ -7,12 +7,15 @@ from pathlib import Path
 from isonas.data.clutter import clutter
 from isonas.data.dataset import Dataset
 from isonas.data.digits import digits
+from isonas.data.folder import folder
+from isonas.data.imagenet32 import imagenet32
 from isonas.data.parquet import parquet
 from isonas.data.synthetic import synthetic
 from isonas.errors import UsageError
 
 EMBEDDED = {"digits": digits, "synthetic": synthetic}
-SOURCES = ("clutter", *EMBEDDED, "parquet:PATH")
+FILES = {"imagenet32": imagenet32, "parquet": parquet, "folder": folder}
+SOURCES = ("clutter", *EMBEDDED, "imagenet32:DIR", "parquet:PATH", "folder:DIR")
 
 
 def open_dataset(source: str, cache: Path) -> Dataset:
@@ -26,6 +29,6 @@ def open_dataset(source: str, cache: Path) -> Dataset:
         return clutter(cache)
     if not colon and kind in EMBEDDED:
         return EMBEDDED[kind]()
-    if kind == "parquet" and path:
-        return parquet(path, cache)
+    if kind in FILES and path:
+        return FILES[kind](path, cache)
     raise UsageError(f"--data {source!r} is unknown; give {', '.join(SOURCES)}.")

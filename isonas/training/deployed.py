@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from isonas.data.dataset import Dataset, Images, split_validation
+from isonas.data.dataset import Dataset, split_validation
 from isonas.data.resize import downsample
 from isonas.evaluation import EpochResult, trial_seed
 from isonas.genome import Genome
@@ -43,12 +43,10 @@ def train_deployed(
     are on the data's held-back split, or on a validation split where it has none. Raises
     TrainingError where the loss is no longer a number.
     """
-    training, validation = data.train, data.held_back
+    training, validation, kept, carved = data.train, data.held_back, None, None
     if validation is None:
-        kept, carved = split_validation(data.train.labels, seed)
-        training, validation = (
-            Images(data.train.pixels[part], data.train.labels[part]) for part in (kept, carved)
-        )
+        validation = training
+        kept, carved = split_validation(training.labels, seed)
     side = min(input_side, training.side)
     seed = trial_seed(seed, genome)
     with machine.threads_set(), torch.random.fork_rng(), training_errors():
@@ -58,8 +56,8 @@ def train_deployed(
         prepare(whole, machine)
         for result, _ in train(
             whole,
-            on_device(downsample(training, side), machine.device),
-            on_device(downsample(validation, side), machine.device),
+            on_device(downsample(training, side), machine.device, kept),
+            on_device(downsample(validation, side), machine.device, carved),
             recipe,
             machine,
             mirror=data.mirror,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,23 +25,47 @@ from isonas.training.machine import Machine
 from isonas.training.recipe import Recipe
 
 _VALIDATION_BATCH = 256
+_UPLOAD = 8192
 
 
 @dataclass(frozen=True)
 class Examples:
-    """uint8 images (N, 3, S, S) and labels (N,) on the device they are trained on."""
+    """uint8 images (N, 3, S, S) and labels (N,) on the device they are trained on.
+
+    Where `rows` (N,) is given, `pixels` holds more images than these, and example i is its rows[i]-th.
+    """
 
     pixels: Tensor
     labels: Tensor
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def images(self, chosen: Tensor | slice) -> Tensor:
+        """The pixels of some of the examples."""
+        return self.pixels[chosen if self.rows is None else self.rows[chosen]]
 
-def on_device(images: Images, device: str) -> Examples:
-    """Images as tensors on a device ("cpu" or "cuda")."""
-    pixels, labels = (torch.from_numpy(np.array(part)) for part in (images.pixels, images.labels))
-    return Examples(pixels.to(device), labels.to(device))
+
+def on_device(images: Images, device: str, rows: npt.NDArray[np.int64] | None = None) -> Examples:
+    """Images as tensors on a device ("cpu" or "cuda"): all, or those of some `rows`.
+
+    Mapped images stay in their file on a CPU, and reach a GPU some at a time: memory never holds all.
+    """
+    chosen = np.arange(len(images)) if rows is None else rows
+    labels = torch.from_numpy(images.labels[chosen]).to(device)
+    if images.file is None:
+        return Examples(torch.from_numpy(images.pixels[chosen]).to(device), labels)
+    if device == "cpu":
+        with warnings.catch_warnings():
+            # PyTorch has no read-only tensors, and warns; nothing here writes to images.
+            warnings.simplefilter("ignore", UserWarning)
+            return Examples(torch.from_numpy(images.pixels), labels, torch.from_numpy(chosen))
+    pixels = torch.empty((len(chosen), *images.pixels.shape[1:]), dtype=torch.uint8, device=device)
+    for start in range(0, len(chosen), _UPLOAD):
+        part = slice(start, start + _UPLOAD)
+        pixels[part] = torch.from_numpy(images.pixels[chosen[part]])
+    return Examples(pixels, labels)
 
 
 @contextmanager
@@ -130,7 +155,7 @@ def _epoch(
         for group in optimizer.param_groups:
             group["lr"] = rate
         chosen = order[step * size : (step + 1) * size]
-        batch = augment(training.pixels[chosen], mirror=mirror, generator=generator)
+        batch = augment(training.images(chosen), mirror=mirror, generator=generator)
         with machine.autocast():
             logits = network(normalise(batch))
         loss = functional.cross_entropy(
@@ -165,7 +190,7 @@ def validation_error(network: nn.Module, images: Examples, machine: Machine) -> 
     for start in range(0, len(images), _VALIDATION_BATCH):
         end = start + _VALIDATION_BATCH
         with machine.autocast():
-            logits = network(normalise(images.pixels[start:end]))
+            logits = network(normalise(images.images(slice(start, end))))
         wrong += int((logits.argmax(1) != images.labels[start:end]).sum())
     return wrong / len(images)
 

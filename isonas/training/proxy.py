@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from isonas.data.dataset import Dataset, Images, split_validation
+from isonas.data.dataset import Dataset, split_validation
 from isonas.data.resize import downsample
 from isonas.data.sources import open_dataset
 from isonas.evaluation import Curve, TrainingState
@@ -31,6 +33,8 @@ from isonas.training.loop import (
 from isonas.training.machine import Machine
 from isonas.training.proxy_input import proxy_input
 from isonas.training.recipe import Recipe
+
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -67,13 +71,8 @@ class ProxyEvaluator:
         self._by_side: dict[int, tuple[Examples, Examples]] = {}
 
     @cached_property
-    def _split(self) -> tuple[Images, Images]:
-        images = self._data.train
-        training, validation = split_validation(images.labels, self._split_seed)
-        return (
-            Images(images.pixels[training], images.labels[training]),
-            Images(images.pixels[validation], images.labels[validation]),
-        )
+    def _split(self) -> tuple[Rows, Rows]:
+        return split_validation(self._data.train.labels, self._split_seed)
 
     def __call__(
         self, genome: Genome, seed: int, from_epoch: int, to_epoch: int, state: TrainingState | None
@@ -122,9 +121,8 @@ class ProxyEvaluator:
 
     def _examples(self, side: int) -> tuple[Examples, Examples]:
         if side not in self._by_side:
-            training, validation = (
-                on_device(downsample(part, side), self._machine.device) for part in self._split
-            )
+            images = downsample(self._data.train, side)
+            training, validation = (on_device(images, self._machine.device, rows) for rows in self._split)
             self._by_side[side] = training, validation
         return self._by_side[side]
 
