@@ -130,8 +130,13 @@ def test_a_live_run_is_read_without_tears(run: Path) -> None:
     """A part that is replaced while it is read gives its old row or its new one."""
     short, long = trial(0), replace(trial(0), curve_error=tuple(n / 1000 for n in range(900)))
     write_trial(run, short)
+
+    def write() -> None:
+        for one in (long, short) * 60:
+            write_trial(run, one)
+
     with ThreadPoolExecutor(1) as writer:
-        writing = writer.submit(lambda: [write_trial(run, one) for one in (long, short) * 60])
+        writing = writer.submit(write)
         while not writing.done():
             read, unreadable = read_trials(run)
             assert unreadable == []

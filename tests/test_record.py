@@ -146,7 +146,7 @@ def test_other_inputs_and_a_second_recorder_are_refused(tmp_path: Path) -> None:
     next(first)
     with pytest.raises(LogError, match="is being recorded by another process"):
         recorded(table, tmp_path)
-    first.close()
+    first.close()  # type: ignore[attr-defined]
     table.write_bytes(before[:100])
     with pytest.raises(LogError, match="is no readable table"):
         recorded(table, tmp_path)
