@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from isonas.cli.options import EPOCH_IMAGES, cache_option, json_option
+from isonas.cli.resolve import selected_trials
 from isonas.errors import ExportError, UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from isonas.genome import Genome
     from isonas.hardware import Budget
     from isonas.search.inputs import Inputs
-    from isonas.search.log import Trial
 
 
 @click.command()
@@ -110,7 +110,7 @@ def _of_run(run: Path, options: dict[str, Any]) -> list[Export]:
         raise UsageError("--classes is for a GENOME; the classes of a run are those of its data.")
     side = options["input_side"] or inputs.input
     select = options["select"] or "best"
-    trials = _selected(run, select, reference.objectives)
+    trials = selected_trials(run, select, reference.objectives)
     base = options["output"] or run / "export"
     alone = options["output"] and select != "front"
     exports: list[Export] = []
@@ -141,26 +141,6 @@ def _of_genome(text: str, options: dict[str, Any]) -> Export:
         raise UsageError("--classes is for --epochs 0; a training takes the classes of its data.")
     make = partial(_trained, genome, side, options["classes"] or 1000, options, None)
     return make, Budget(), options["output"] or Path("export") / text
-
-
-def _selected(run: Path, select: str, objectives: tuple[str, ...]) -> list[Trial]:
-    """The complete trials that `--select` names."""
-    from isonas.objectives import front_of
-    from isonas.search.log import COMPLETE, read_trials
-
-    complete = [trial for trial in read_trials(run)[0] if trial.state == COMPLETE]
-    if not complete:
-        raise ExportError(f"{run} has no complete trial yet; go on with: isonas resume {run}")
-    front = front_of(complete, objectives)
-    if select in ("best", "front"):
-        return front if select == "front" else front[:1]
-    found = [trial for trial in complete if select in (str(trial.number), str(trial.genome))]
-    if not found:
-        raise UsageError(
-            f"--select {select!r} names no complete trial of {run}; give best, front, a number from "
-            f"`isonas front {run}`, or a genome of it."
-        )
-    return found
 
 
 def _trained(

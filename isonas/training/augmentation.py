@@ -41,7 +41,7 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
         self._seed = seed
         self._mirror = mirror
         self._crop = _crop(images.side, side, recipe)
-        self._augment = _randaugment(recipe, images.side)
+        self._augment = _randaugment(recipe.randaugment, images.side)
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
         """Raises nothing: every image was decoded before."""
@@ -61,7 +61,9 @@ def loader(images: AugmentedImages, batches: Iterable[list[Key]], workers: int) 
     return iter(DataLoader(images, batch_sampler=batches, num_workers=workers, **ahead))  # type: ignore[arg-type]
 
 
-def mixing(recipe: FullRecipe, classes: int, device: str) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def mixing(
+    recipe: FullRecipe, classes: int, device: str
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """What erases and mixes normalised images and turns labels (N,) into soft targets (N, classes)."""
     from timm.data.mixup import Mixup, mixup_target
     from timm.data.random_erasing import RandomErasing
@@ -96,6 +98,11 @@ def reseed(*key: int) -> None:
     torch.manual_seed(int(third))
 
 
+def check_randaugment(recipe: FullRecipe) -> None:
+    """Raise UsageError where timm does not understand a recipe's RandAugment."""
+    _randaugment(recipe.randaugment, _SMALL_SIDE)
+
+
 @contextmanager
 def randomness_kept() -> Iterator[None]:
     """The global generators as they were, afterwards."""
@@ -116,19 +123,23 @@ def _crop(source: int, side: int, recipe: FullRecipe) -> Callable[[Image.Image],
     return crop
 
 
-def _randaugment(recipe: FullRecipe, side: int) -> Callable[[Image.Image], Image.Image]:
+def _randaugment(text: str, side: int) -> Callable[[Image.Image], Image.Image]:
     from timm.data.auto_augment import rand_augment_transform
 
-    if not recipe.randaugment:
-        return lambda image: image
+    if not text:
+        return _as_it_is
     grey = tuple(round(255 * mean) for mean in MEAN)
     try:
         augment: Callable[[Image.Image], Image.Image] = rand_augment_transform(
-            recipe.randaugment, {"translate_const": int(0.45 * side), "img_mean": grey}
+            text, {"translate_const": int(0.45 * side), "img_mean": grey}
         )
     except (AssertionError, ValueError, KeyError):
         raise UsageError(
-            f"randaugment {recipe.randaugment!r} is not understood; give timm's text, such as "
+            f"randaugment {text!r} is not understood; give timm's text, such as "
             "rand-m6-n2-mstd0.5, or nothing."
         ) from None
     return augment
+
+
+def _as_it_is(image: Image.Image) -> Image.Image:
+    return image
