@@ -48,12 +48,13 @@ def evaluate(checkpoint: Path, **options: Any) -> None:
     data = open_dataset(options["data"], cache_folder(options))
     if data.classes != len(weights.class_names):
         raise UsageError(
-            f"{data.source} has {data.classes} classes, {checkpoint} was trained on {len(weights.class_names)}; "
-            "give images of those."
+            f"{data.source} has {data.classes} classes, {checkpoint} was trained on "
+            f"{len(weights.class_names)}; give images of those."
         )
     if data.class_names != weights.class_names:
         click.echo(
-            f"isonas: {data.source} names its classes otherwise than {checkpoint} does; they are taken in order.",
+            f"isonas: {data.source} names its classes otherwise than {checkpoint} does; they are taken in "
+            "order.",
             err=True,
         )
     images = data.train if data.held_back is None else data.held_back

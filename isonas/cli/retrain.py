@@ -12,12 +12,10 @@ import click
 
 from isonas.cli.options import cache_option, json_option
 from isonas.cli.resolve import selected_trials
-from isonas.cli.retrain_inputs import Job, resolved
-from isonas.errors import ExportError, IsonasError, UsageError
+from isonas.cli.retrain_inputs import Job, proxy_weights, resolved
+from isonas.errors import IsonasError, UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from isonas.data.dataset import Dataset
     from isonas.training.distributed import Processes
     from isonas.training.retrain_folder import Retraining
@@ -161,7 +159,7 @@ def _trained(
     """Train to the last epoch, the first process writing; returns the result."""
     from isonas.report.retrain import epochs_drawn
     from isonas.training.machine import Machine
-    from isonas.training.retrain import plan, retrain, split, test_result
+    from isonas.training.retrain import held_back_result, plan, retrain, split
     from isonas.training.retrain_folder import (
         derive,
         load_state,
@@ -171,28 +169,29 @@ def _trained(
     )
     from isonas.training.weights_file import read_weights
 
-    state = load_state(job.folder)
-    done, epochs = (len(state.history) if state else 0), retraining.recipe.epochs
+    before = load_state(job.folder)
+    done, epochs = (len(before.history) if before else 0), retraining.recipe.epochs
     training, validation = split(data, retraining.split_seed)
     steps, accumulate = plan(retraining, len(training), processes)
     if not processes.rank:
         click.echo(
-            f"{retraining.genome} at input {retraining.input_side} in {job.folder}: {len(training):,} images, "
-            f"{epochs} epochs of {steps} steps of {processes.count} × {accumulate} × {retraining.micro_batch} "
-            f"images ({retraining.device}, {retraining.precision}, {retraining.threads} threads)"
-            + (f", going on after epoch {done}" if done else ""),
+            f"{retraining.genome} at input {retraining.input_side} in {job.folder}: {len(training):,} "
+            f"images, {epochs} epochs of {steps} steps of {processes.count} × {accumulate} × "
+            f"{retraining.micro_batch} images ({retraining.device}, {retraining.precision}, "
+            f"{retraining.threads} threads)" + (f", going on after epoch {done}" if done else ""),
             err=True,
         )
-    weights = _proxy_weights(job, retraining) if retraining.warm_start and state is None else None
+    weights = proxy_weights(job, retraining) if retraining.warm_start and before is None else None
     workers = options["workers"]
     if workers is None:
         workers = 0 if retraining.device == "cpu" else min(8, retraining.threads)
-    drawn = epochs_drawn(epochs, done, steps) if not processes.rank else nullcontext((_nothing, _nothing))
+    drawn = nullcontext((_nothing, _nothing)) if processes.rank else epochs_drawn(epochs, done, steps)
+    state = before
     with drawn as (stepped, ended):
         for state in retrain(
             retraining,
             data,
-            state=state,
+            state=before,
             weights=weights,
             processes=processes,
             workers=workers,
@@ -201,8 +200,7 @@ def _trained(
             if not processes.rank:
                 save_state(job.folder, retraining, state)
                 ended(state.history[-1])
-    assert state is not None
-    if processes.rank:
+    if processes.rank or state is None:
         return {}
     derive(job.folder, retraining, state)
     machine = Machine(retraining.device, "fp32", retraining.threads)
@@ -218,7 +216,7 @@ def _trained(
             "error_se": (error * (1 - error) / len(validation)) ** 0.5,
             "images": len(validation),
         },
-        "test": test_result(read_weights(job.folder), data, machine),
+        "test": held_back_result(read_weights(job.folder), data, machine),
         "how_chosen": "the epoch and the kind of weights with the lowest error on validation images carved "
         "from the training data; the held-back images (test) were read once, after that choice",
         "seconds": sum(row.seconds for row in state.history),
@@ -229,18 +227,3 @@ def _trained(
 
 def _nothing(*_: object) -> None:
     """What the other processes draw."""
-
-
-def _proxy_weights(job: Job, retraining: Retraining) -> dict[str, Tensor]:
-    """The trial's own weights, at the deployment input; raises UsageError where there are none that fit."""
-    from isonas.export.origin import from_proxy
-
-    assert job.run is not None
-    assert job.trial is not None
-    assert job.inputs is not None
-    try:
-        origin = from_proxy(job.run, job.trial, job.inputs, retraining.input_side)
-    except ExportError as error:
-        reason = str(error).split("; ")[0].split(" Give ")[0].rstrip(".")
-        raise UsageError(f"{reason}; leave --warm-start out to train from scratch.") from None
-    return dict(origin.network.state_dict())

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from isonas.cli.resolve import cache_folder
-from isonas.errors import RunError, UsageError
+from isonas.errors import ExportError, RunError, UsageError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from isonas.data.dataset import Dataset
     from isonas.genome import Genome
     from isonas.search.inputs import Inputs
@@ -127,9 +129,11 @@ def _check(job: Job, retraining: Retraining, data: Dataset, processes: Processes
     optimizer_of(build_network(retraining.genome, retraining.input_side, data.classes), retraining.recipe)
     if retraining.warm_start and job.inputs and data.class_names != job.inputs.class_names:
         raise UsageError(
-            f"{data.source} has other classes than {job.run}, whose weights do not fit them; leave --warm-start "
-            "out to train from scratch."
+            f"{data.source} has other classes than {job.run}, whose weights do not fit them; leave "
+            "--warm-start out to train from scratch."
         )
+    if retraining.warm_start:
+        proxy_weights(job, retraining)
     if data.train.side < retraining.input_side and not processes.rank:
         click.echo(
             f"isonas: {data.source} has {data.train.side}×{data.train.side} images, upsampled here to the "
@@ -137,3 +141,18 @@ def _check(job: Job, retraining: Retraining, data: Dataset, processes: Processes
             "theirs.",
             err=True,
         )
+
+
+def proxy_weights(job: Job, retraining: Retraining) -> dict[str, Tensor]:
+    """The trial's own weights, at the deployment input; raises UsageError where there are none that fit."""
+    from isonas.export.origin import from_proxy
+
+    assert job.run is not None
+    assert job.trial is not None
+    assert job.inputs is not None
+    try:
+        origin = from_proxy(job.run, job.trial, job.inputs, retraining.input_side)
+    except ExportError as error:
+        reason = str(error).split("; ")[0].split(" Give ")[0].rstrip(".")
+        raise UsageError(f"{reason}; leave --warm-start out to train from scratch.") from None
+    return dict(origin.network.state_dict())

@@ -55,8 +55,8 @@ def print_result(folder: Path, result: dict[str, Any]) -> None:
         lines.append(f"  the proxy's was   {result['proxy_error']:.3f} (trial {result['trial']})")
     if test is not None:
         lines.append(
-            f"  test error       {test['error']:.3f} ± {test['error_se']:.3f} on the {test['images']:,} held-back "
-            f"images; top-1 {test['top1']:.3f}, top-5 {test['top5']:.3f}"
+            f"  test error       {test['error']:.3f} ± {test['error_se']:.3f} on the {test['images']:,} "
+            f"held-back images; top-1 {test['top1']:.3f}, top-5 {test['top5']:.3f}"
         )
     console().print("\n".join(lines))
 
@@ -73,6 +73,6 @@ def print_evaluation(found: dict[str, Any]) -> None:
     out = console()
     out.print(table)
     out.print(
-        f"\ntop-1 {found['top1']:.4f} ± {found['error_se']:.4f}, top-5 {found['top5']:.4f} on {found['images']:,} "
-        f"images ({found['split']}) of {found['data']}."
+        f"\ntop-1 {found['top1']:.4f} ± {found['error_se']:.4f}, top-5 {found['top5']:.4f} on "
+        f"{found['images']:,} images ({found['split']}) of {found['data']}."
     )

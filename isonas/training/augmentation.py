@@ -65,14 +65,18 @@ def mixing(
     recipe: FullRecipe, classes: int, device: str
 ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """What erases and mixes normalised images and turns labels (N,) into soft targets (N, classes)."""
-    from timm.data.mixup import Mixup, mixup_target
-    from timm.data.random_erasing import RandomErasing
+    from timm.data import mixup as timm_mixup
+    from timm.data import random_erasing
 
-    erase = RandomErasing(recipe.erasing, mode="pixel", device=device) if recipe.erasing else None
+    # Untyped in timm.
+    make_mixup: Any = timm_mixup.Mixup
+    make_erasing: Any = random_erasing.RandomErasing
+    soft: Any = timm_mixup.mixup_target
     smoothing = recipe.label_smoothing
+    erase = make_erasing(recipe.erasing, mode="pixel", device=device) if recipe.erasing else None
     mix = None
     if recipe.mixup or recipe.cutmix:
-        mix = Mixup(recipe.mixup, recipe.cutmix, num_classes=classes, label_smoothing=smoothing)
+        mix = make_mixup(recipe.mixup, recipe.cutmix, num_classes=classes, label_smoothing=smoothing)
 
     def mixed(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if erase is not None:
@@ -80,7 +84,7 @@ def mixing(
         if mix is not None:
             images, targets = mix(images, labels)
             return images, targets
-        return images, mixup_target(labels, classes, 1.0, smoothing)
+        return images, soft(labels, classes, 1.0, smoothing)
 
     return mixed
 
@@ -116,10 +120,12 @@ def randomness_kept() -> Iterator[None]:
 
 
 def _crop(source: int, side: int, recipe: FullRecipe) -> Callable[[Image.Image], Image.Image]:
-    from timm.data.transforms import RandomResizedCropAndInterpolation
+    from timm.data import transforms
 
     area = max(recipe.crop_area, _SMALL_CROP) if source <= _SMALL_SIDE else recipe.crop_area
-    crop: Callable[[Image.Image], Image.Image] = RandomResizedCropAndInterpolation(side, scale=(area, 1.0))
+    # Untyped in timm.
+    make: Any = transforms.RandomResizedCropAndInterpolation
+    crop: Callable[[Image.Image], Image.Image] = make(side, scale=(area, 1.0))
     return crop
 
 

@@ -59,12 +59,16 @@ def right_answers(network: nn.Module, images: Images, side: int, machine: Machin
         count = logits.shape[1]
         ranked = logits.topk(min(5, count)).indices.cpu().numpy()
         found.append(ranked == part.labels[:, None])
-    right = np.concatenate(found) if found else np.zeros((0, 1), bool)
+    right: npt.NDArray[np.bool_] = np.concatenate(found) if found else np.zeros((0, 1), bool)
 
     def by_class(chosen: npt.NDArray[np.bool_]) -> Counts:
         return np.bincount(images.labels[chosen], minlength=count)
 
-    return RightAnswers(by_class(np.ones(len(images), bool)), by_class(right[:, 0]), by_class(right.any(1)))
+    return RightAnswers(
+        by_class(np.ones(len(images), bool)),
+        by_class(right[:, 0]),
+        by_class(np.logical_or.reduce(right, axis=1)),
+    )
 
 
 def as_called(network: IsometricNet, input_side: int, image_side: int) -> nn.Module:

@@ -53,7 +53,7 @@ class FullRecipe:
             return self.peak_rate * progress / self.warmup
         share = (progress - self.warmup) / (1 - self.warmup)
         if self.decay == "exponential":
-            return self.peak_rate * self.final**share
+            return self.peak_rate * math.exp(share * math.log(self.final))
         return self.peak_rate * (self.final + (1 - self.final) * (1 + math.cos(math.pi * share)) / 2)
 
 

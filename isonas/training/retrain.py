@@ -158,7 +158,7 @@ def plan(retraining: Retraining, images: int, processes: Processes) -> tuple[int
 
 def optimizer_of(network: nn.Module, recipe: FullRecipe) -> torch.optim.Optimizer:
     """timm's optimizer of a recipe; raises UsageError where timm has none of that name or such options."""
-    from timm.optim import create_optimizer_v2, list_optimizers
+    from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
 
     if recipe.optimizer not in list_optimizers():
         raise UsageError(
@@ -177,7 +177,7 @@ def optimizer_of(network: nn.Module, recipe: FullRecipe) -> torch.optim.Optimize
     return optimizer
 
 
-def test_result(weights: Weights, data: Dataset, machine: Machine) -> dict[str, Any] | None:
+def held_back_result(weights: Weights, data: Dataset, machine: Machine) -> dict[str, Any] | None:
     """Top-1 and top-5 of weights on the held-back images, in fp32; None where there are none."""
     if data.held_back is None:
         return None
