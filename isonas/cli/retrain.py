@@ -97,6 +97,20 @@ def retrain_all(what: str, options: dict[str, Any], processes: Processes) -> lis
     return [_retrained(job, options, processes) for job in _jobs(what, options)]
 
 
+def retrain_front(run: Path, options: dict[str, Any]) -> None:
+    """Go on from a search to the retraining of `options["retrain"]`: best, front, or its N best."""
+    from isonas.report.front import read_front
+    from isonas.training.distributed import Processes
+
+    members = read_front([run]).members
+    wanted = options["retrain"]
+    count = len(members) if wanted == "front" else 1 if wanted == "best" else int(wanted)
+    own = ("device", "precision", "threads", "cache", "as_json")
+    plain = {**dict.fromkeys(parameter.name for parameter in retrain.params), **{n: options[n] for n in own}}
+    for member in members[:count]:
+        retrain_all(str(run), {**plain, "select": str(member.trial.genome)}, Processes())
+
+
 def _jobs(what: str, options: dict[str, Any]) -> list[Job]:
     from isonas.genome import parse_genome
     from isonas.search.inputs import read_run
@@ -115,7 +129,7 @@ def _jobs(what: str, options: dict[str, Any]) -> list[Job]:
             jobs.append(Job(trial.genome, folder, again + _typed(base), run, trial, inputs))
         return jobs
     if not what.startswith("isonet_"):
-        raise UsageError(f"{what!r} is neither the folder of a run nor a genome (isonet_…).")
+        raise UsageError(f"{what!r} is neither a run nor a genome (isonet_…).")
     for name in ("select", "warm_start"):
         if options[name]:
             raise UsageError(

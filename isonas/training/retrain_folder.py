@@ -211,6 +211,12 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     return result
 
 
+def is_retrained(folder: Path, input_side: int) -> bool:
+    """Whether a folder holds a finished retraining at that input; raises LogError."""
+    result = read_result(folder)
+    return result is not None and result.get("input") == input_side
+
+
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
     """Hold a folder for writing; raises LogError where another process does."""
