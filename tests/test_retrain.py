@@ -128,7 +128,8 @@ def test_global_randomness_is_left_as_it_was() -> None:
 
 def test_worker_processes_change_nothing() -> None:
     images = AugmentedImages(DATA.train, 16, EVERYTHING, mirror=True, seed=9)
-    keys = [[(epoch, index) for index in range(start, start + 8)] for epoch in (0, 1) for start in (0, 8, 16)]
+    starts = [(epoch, start) for epoch in (0, 1) for start in (0, 8, 16)]
+    keys = [[(epoch, index) for index in range(start, start + 8)] for epoch, start in starts]
     alone, helped = (list(loader(images, list(keys), workers)) for workers in (0, 2))
     for (pixels, labels), (same, too) in zip(alone, helped, strict=True):
         assert torch.equal(pixels, same)
@@ -138,7 +139,7 @@ def test_worker_processes_change_nothing() -> None:
 
 
 def test_the_average_is_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
-    """average ← d·average + (1 − d)·weights with d = min(1 − n^(−2/3), decay) after step n + 1, 0 at first."""
+    """average ← d·average + (1 − d)·weights with d = min(1 − n^(−2/3), decay) after step n + 1."""
     kept: list[dict[str, Tensor]] = []
     make = training._average
 
@@ -192,11 +193,7 @@ def test_what_cannot_be_shared_out_is_refused() -> None:
 
 def test_a_loss_that_is_no_number_is_a_reason() -> None:
     with pytest.raises(TrainingError, match="the loss became nan in epoch 1"):
-        next(
-            retrain(
-                asked(replace(PLAIN, rate=1e6, momentum=0.9) if False else replace(PLAIN, rate=1e6)), DATA
-            )
-        )
+        next(retrain(asked(replace(PLAIN, rate=1e30)), DATA))
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -357,9 +354,9 @@ def test_two_processes_train_as_two_accumulated_halves(here: Path) -> None:
     Both normalise by the halves' own statistics and draw alike, so their losses differ by rounding.
     """
     typed = ["retrain", *TYPED, "--precision", "fp32", "--batch-size", "64", "--epochs", "3"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*launcher, "-m", "isonas", *typed, "--run", "two", "--json"],
+        [*launcher, "-m", "--", "isonas", *typed, "--run", "two", "--json"],
         capture_output=True,
         text=True,
         check=False,
@@ -373,14 +370,6 @@ def test_two_processes_train_as_two_accumulated_halves(here: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert abs(one["best"]["error"] - two["best"]["error"]) < 3 * math.sqrt(0.5 / 96)
     assert done.stderr.count("at input 16 in two") == 1
-    refused = subprocess.run(
-        [*launcher, "-m", "isonas", *typed, "--run", "three", "--batch-size", "63"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert refused.returncode != 0
-    assert refused.stderr.count("isonas: a batch of 63 images is not shared out evenly by 2 processes") == 1
 
 
 SPACE = """

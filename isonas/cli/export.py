@@ -64,9 +64,10 @@ def export(what: str, as_json: bool, **options: Any) -> None:  # fmt: skip
     load.
 
     CHECKPOINT is the folder of a retraining (its best weights), or one of the weights files in it. Of a
-    RUN a trial that was retrained at this input is written with those weights. Any other front member is written from its proxy weights, its stem inflated to the deployment input: no
-    training is needed. Where there are no weights, or the stem's factor is not whole, --epochs trains
-    first. Every form is loaded again and compared before the folder appears.
+    RUN a trial that was retrained at this input is written with those weights. Any other front member is
+    written from its proxy weights, its stem inflated to the deployment input: no training is needed. Where
+    there are no weights, or the stem's factor is not whole, --epochs trains first. Every form is loaded
+    again and compared before the folder appears.
 
     \b
     Example:

@@ -8,6 +8,7 @@ norm does not exist on CPUs); running statistics are averaged over the processes
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,7 +40,12 @@ class Processes:
 
     def wrapped(self, network: nn.Module) -> nn.Module:
         """The network as it is called in training: its gradients become the mean over all processes."""
-        return DistributedDataParallel(network, broadcast_buffers=False) if self.count > 1 else network
+        if self.count == 1:
+            return network
+        with warnings.catch_warnings():
+            # The option's new name is not known to the PyTorch of two years ago.
+            warnings.simplefilter("ignore", FutureWarning)
+            return DistributedDataParallel(network, broadcast_buffers=False)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over all processes, which each of them gets; in place."""
