@@ -99,7 +99,7 @@ def test_the_search_never_imports_torch() -> None:
 
 
 def test_only_the_log_touches_trial_files() -> None:
-    allowed = {"search/log.py", "data/parquet.py", "bench/table.py"}
+    allowed = {"search/log.py", "data/parquet.py", "bench/table.py", "training/retrain_folder.py"}
     users = {
         str(path.relative_to(PACKAGE)) for path in FILES if any("pyarrow" in name for name in imports(path))
     }
@@ -115,7 +115,7 @@ def test_nothing_is_unpickled_unrestricted() -> None:
             assert set(re.findall(r"pickle\.\w+", text)) == {"pickle.Unpickler"}
         else:
             assert not used
-        assert "torch.load(" not in text
+        assert all("weights_only=True" in line for line in re.findall(r"torch\.load\(.*", text))
         assert all("allow_pickle=False" in line for line in re.findall(r"np\.load\(.*", text))
 
 

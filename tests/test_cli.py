@@ -183,7 +183,7 @@ def test_a_search_ends_with_what_to_type_next(here: Path) -> None:
     assert result.exit_code == 0
     assert "on the front; hypervolume" in result.stdout
     typed = [line.split()[1:4] for line in result.stderr.splitlines() if line.startswith("  isonas ")]
-    assert [words[0] for words in typed] == ["export", "front", "resume"]
+    assert [words[0] for words in typed] == ["export", "retrain", "front", "resume"]
     assert isonas("front", "run").stdout in result.stdout
 
 
@@ -238,7 +238,7 @@ def fails(says: str, code: int, *arguments: str) -> None:
         ("nowhere is no run", 2, "search --resume --run nowhere"),
         ("no run runs/quick-clutter-… to resume", 2, "search --resume"),
         ("full is no run", 2, "front full"),
-        ("is neither the folder of a run nor a genome", 2, "export nowhere"),
+        ("is neither a run, nor a genome (isonet_…), nor retrained", 2, "export nowhere"),
         ("a GENOME has no weights yet", 2, "export isonet_l2_c32_r4_e2_se4_s2d"),
         ("No such option", 2, "search --nosuch"),
         ("No such command", 2, "serach"),

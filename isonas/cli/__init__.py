@@ -16,6 +16,8 @@ COMMANDS = {
     "space": "Count a search space, and what of it a budget leaves.",
     "cost": "Print what a genome costs, layer by layer.",
     "front": "Print the Pareto front of runs.",
+    "retrain": "Train a genome in full at its deployment input.",
+    "evaluate": "Put images to trained weights: top-1, top-5, class by class.",
     "export": "Write a genome's trained network as files that PyTorch alone can load.",
     "fidelity": "Tell how well a run's short trainings rank its genomes.",
     "bench": "Measure isonas itself.",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from isonas.cli.options import EPOCH_IMAGES, cache_option, json_option
+from isonas.cli.resolve import selected_trials
 from isonas.errors import ExportError, UsageError
 
 if TYPE_CHECKING:
@@ -18,11 +19,10 @@ if TYPE_CHECKING:
     from isonas.genome import Genome
     from isonas.hardware import Budget
     from isonas.search.inputs import Inputs
-    from isonas.search.log import Trial
 
 
 @click.command()
-@click.argument("what", metavar="RUN|GENOME")
+@click.argument("what", metavar="RUN|GENOME|CHECKPOINT")
 @click.option(
     "--select",
     help="Of a run: best, front, a trial's number, or a genome. Default: best.",
@@ -60,15 +60,19 @@ if TYPE_CHECKING:
 @cache_option
 @json_option
 def export(what: str, as_json: bool, **options: Any) -> None:  # fmt: skip
-    """Write the network of a run's trial, or of a GENOME, as files that PyTorch alone can load.
+    """Write the network of a run's trial, of a GENOME, or of a CHECKPOINT, as files that PyTorch alone can
+    load.
 
-    A front member is written from its proxy weights, its stem inflated to the deployment input: no
-    training is needed. Where there are no weights, or the stem's factor is not whole, --epochs trains
-    first. Every form is loaded again and compared before the folder appears.
+    CHECKPOINT is the folder of a retraining (its best weights), or one of the weights files in it. Of a
+    RUN a trial that was retrained at this input is written with those weights. Any other front member is
+    written from its proxy weights, its stem inflated to the deployment input: no training is needed. Where
+    there are no weights, or the stem's factor is not whole, --epochs trains first. Every form is loaded
+    again and compared before the folder appears.
 
     \b
     Example:
       isonas export runs/quick-clutter-1 --select best
+      isonas export runs/quick-clutter-1/retrain/isonet_l8_c64_r8_e3_se0_s2d_m4_h0
       isonas export isonet_l4_c32_r8_e3_se4_s2d --data clutter --epochs 4 --input 32
     """
     if options["epochs"] is None:
@@ -77,12 +81,14 @@ def export(what: str, as_json: bool, **options: Any) -> None:  # fmt: skip
                 typed = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{typed} is for a training; give --epochs N with it.")
     run = Path(what)
-    if run.is_dir():
+    if run.is_file() or (run / "retrain.json").is_file():
+        exports = [_of_checkpoint(run, options)]
+    elif run.is_dir():
         exports = _of_run(run, options)
     elif what.startswith("isonet_"):
         exports = [_of_genome(what, options)]
     else:
-        raise UsageError(f"{what!r} is neither the folder of a run nor a genome (isonet_…).")
+        raise UsageError(f"{what!r} is neither a run, nor a genome (isonet_…), nor retrained weights.")
     taken = [folder for _, _, folder in exports if folder.exists()]
     if len(taken) == len(exports):
         raise ExportError(f"{taken[0]} exists; remove it, or give another folder with --output DIR.")
@@ -102,25 +108,41 @@ Export = tuple[Callable[[], "Origin"], "Budget", Path]
 
 
 def _of_run(run: Path, options: dict[str, Any]) -> list[Export]:
-    from isonas.export.origin import from_proxy
+    from isonas.export.origin import from_proxy, from_retraining
     from isonas.search.inputs import read_run
+    from isonas.training.retrain_folder import is_retrained
 
     inputs, reference, _ = read_run(run)
     if options["classes"]:
         raise UsageError("--classes is for a GENOME; the classes of a run are those of its data.")
     side = options["input_side"] or inputs.input
     select = options["select"] or "best"
-    trials = _selected(run, select, reference.objectives)
+    trials = selected_trials(run, select, reference.objectives)
     base = options["output"] or run / "export"
     alone = options["output"] and select != "front"
     exports: list[Export] = []
     for trial in trials:
-        if options["epochs"] is None:
+        retrained = run / "retrain" / str(trial.genome)
+        if options["epochs"] is None and is_retrained(retrained, side):
+            make = partial(from_retraining, retrained)
+        elif options["epochs"] is None:
             make = partial(from_proxy, run, trial, inputs, side)
         else:
             make = partial(_trained, trial.genome, side, len(inputs.class_names), options, inputs)
         exports.append((make, inputs.budget, base if alone else base / str(trial.genome)))
     return exports
+
+
+def _of_checkpoint(checkpoint: Path, options: dict[str, Any]) -> Export:
+    from isonas.export.origin import from_retraining
+    from isonas.hardware import Budget
+
+    for name in ("select", "epochs", "input_side", "classes"):
+        if options[name] is not None:
+            typed = "--input" if name == "input_side" else f"--{name}"
+            raise UsageError(f"{typed} is not for a CHECKPOINT, which is exported as it was trained.")
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    return partial(from_retraining, checkpoint), Budget(), options["output"] or folder / "export"
 
 
 def _of_genome(text: str, options: dict[str, Any]) -> Export:
@@ -141,26 +163,6 @@ def _of_genome(text: str, options: dict[str, Any]) -> Export:
         raise UsageError("--classes is for --epochs 0; a training takes the classes of its data.")
     make = partial(_trained, genome, side, options["classes"] or 1000, options, None)
     return make, Budget(), options["output"] or Path("export") / text
-
-
-def _selected(run: Path, select: str, objectives: tuple[str, ...]) -> list[Trial]:
-    """The complete trials that `--select` names."""
-    from isonas.objectives import front_of
-    from isonas.search.log import COMPLETE, read_trials
-
-    complete = [trial for trial in read_trials(run)[0] if trial.state == COMPLETE]
-    if not complete:
-        raise ExportError(f"{run} has no complete trial yet; go on with: isonas resume {run}")
-    front = front_of(complete, objectives)
-    if select in ("best", "front"):
-        return front if select == "front" else front[:1]
-    found = [trial for trial in complete if select in (str(trial.number), str(trial.genome))]
-    if not found:
-        raise UsageError(
-            f"--select {select!r} names no complete trial of {run}; give best, front, a number from "
-            f"`isonas front {run}`, or a genome of it."
-        )
-    return found
 
 
 def _trained(

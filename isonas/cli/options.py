@@ -48,6 +48,20 @@ class Count(click.ParamType[int]):
         return count
 
 
+class Retrain(click.ParamType[str]):
+    """Which members of a front to retrain: best, front, or how many."""
+
+    name = "retrain"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """What was typed, if it is one of these."""
+        text = str(value)
+        if text not in ("best", "front") and not (text.isdecimal() and int(text) > 0):
+            self.fail(f"{value!r} is not one of best, front, or a number of front members.", param, ctx)
+        return text
+
+
+RETRAIN = Retrain()
 EPOCH_IMAGES = Count(2, 100_000_000)
 
 BUDGET_OPTIONS = (

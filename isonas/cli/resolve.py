@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from isonas.data.dataset import Dataset
     from isonas.hardware import Budget
     from isonas.search.inputs import Inputs
+    from isonas.search.log import Trial
     from isonas.training.machine import Machine
     from isonas.training.proxy import ProxySetting
 
@@ -153,6 +154,26 @@ def cache_folder(options: dict[str, Any]) -> Path:
     from isonas.data.store import default_cache
 
     return options["cache"] or default_cache()
+
+
+def selected_trials(run: Path, select: str, objectives: tuple[str, ...]) -> list[Trial]:
+    """The complete trials that `--select` names."""
+    from isonas.objectives import front_of
+    from isonas.search.log import COMPLETE, read_trials
+
+    complete = [trial for trial in read_trials(run)[0] if trial.state == COMPLETE]
+    if not complete:
+        raise LogError(f"{run} has no complete trial yet; go on with: isonas resume {run}")
+    front = front_of(complete, objectives)
+    if select in ("best", "front"):
+        return front if select == "front" else front[:1]
+    found = [trial for trial in complete if select in (str(trial.number), str(trial.genome))]
+    if not found:
+        raise UsageError(
+            f"--select {select!r} names no complete trial of {run}; give best, front, a number from "
+            f"`isonas front {run}`, or a genome of it."
+        )
+    return found
 
 
 def claim_run(space: str, data: str) -> Path:

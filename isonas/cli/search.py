@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from isonas.cli.options import (
+    RETRAIN,
     budget_options,
     cache_option,
     data_option,
@@ -82,6 +83,12 @@ if TYPE_CHECKING:
     type=click.IntRange(1, 100),
     help="Train each front member this often in all, with fresh seeds, and report the mean.",
 )
+@click.option(
+    "--retrain",
+    metavar="best|front|N",
+    type=RETRAIN,
+    help="Go on to retrain in full: the best, the whole front, or its N best. See isonas retrain.",
+)
 @worker_options
 @cache_option
 @click.option(
@@ -112,11 +119,15 @@ def search(ctx: click.Context, /, **options: Any) -> None:  # fmt: skip
         run = options["run"] or latest_run(options["space"], options["data"])
         resume_run(run, options, given, limit)
     else:
-        start_run(options, limit)
+        run = start_run(options, limit)
+    if options["retrain"]:
+        from isonas.cli.retrain import retrain_front
+
+        retrain_front(run, options)
 
 
-def start_run(options: dict[str, Any], time_limit: float) -> None:
-    """Resolve the options of a new search, make its folder and search."""
+def start_run(options: dict[str, Any], time_limit: float) -> Path:
+    """Resolve the options of a new search, make its folder and search there; returns the folder."""
     from isonas.data.dataset import split_validation
     from isonas.search.inputs import create_run, refuse_existing
     from isonas.search.study import study_of
@@ -129,6 +140,7 @@ def start_run(options: dict[str, Any], time_limit: float) -> None:
     run = options["run"] or claim_run(options["space"], options["data"])
     create_run(run, inputs, study.reference)
     _search(run, study, data, cache_folder(options), time_limit, options["as_json"])
+    return run
 
 
 def resume_run(run: Path, options: dict[str, Any], given: set[str], time_limit: float) -> None:

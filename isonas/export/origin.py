@@ -1,4 +1,5 @@
-"""Where an exported network's weights come from: a trial's proxy training, a training now, or nowhere."""
+"""Where an exported network's weights come from: a retraining, a trial's proxy training, a training now, or
+nowhere."""
 
 from __future__ import annotations
 
@@ -23,6 +24,8 @@ from isonas.search.weights import load_weights, weights_path
 from isonas.training.deployed import train_deployed
 from isonas.training.machine import Machine
 from isonas.training.recipe import Recipe
+from isonas.training.retrain_folder import read_result
+from isonas.training.weights_file import read_weights
 
 _EXAMPLES = 8
 
@@ -82,6 +85,26 @@ def from_proxy(run: Path, trial: Trial, inputs: Inputs, input_side: int) -> Orig
         "stem_inflation_parity_error": _inflation_parity(small, network, small_side, examples),
     }
     return Origin(network, trial.genome, input_side, inputs.class_names, description, examples)
+
+
+def from_retraining(checkpoint: Path) -> Origin:
+    """The network of a retraining's folder (its best weights) or of a weights file, as it was trained.
+
+    Raises LogError where there are no weights that can be read.
+    """
+    weights = read_weights(checkpoint)
+    result = read_result(checkpoint if checkpoint.is_dir() else checkpoint.parent)
+    description = {
+        "weights": "retrained",
+        "checkpoint": str(checkpoint),
+        **weights.training,
+        "test_error": None,
+        "test_error_se": None,
+    }
+    if checkpoint.is_dir() and result is not None and result["test"] is not None:
+        description |= {f"test_{name}": result["test"][name] for name in ("error", "error_se")}
+    side = weights.input_side
+    return Origin(weights.network(), weights.genome, side, weights.class_names, description, _noise(side))
 
 
 def from_training(

@@ -75,6 +75,7 @@ def print_next(run: Path, front: Front) -> None:
     console(stderr=True).print(
         f"\nNext:\n"
         f"  isonas export {run} --select best     the network of trial {best.number} as files\n"
+        f"  isonas retrain {run} --select best    train it in full\n"
         f"  isonas front {run} --json             the front for programs\n"
         f"  isonas resume {run} --trials N        search on, to N trials in all"
     )

@@ -1,0 +1,158 @@
+"""From the options of a retraining to its inputs, recorded in its folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from isonas.cli.resolve import cache_folder
+from isonas.errors import ExportError, RunError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from isonas.data.dataset import Dataset
+    from isonas.genome import Genome
+    from isonas.search.inputs import Inputs
+    from isonas.search.log import Trial
+    from isonas.training.distributed import Processes
+    from isonas.training.recipes import FullRecipe
+    from isonas.training.retrain_folder import Retraining
+
+
+@dataclass(frozen=True)
+class Job:
+    """A genome to train in a folder; from a run's trial, unless it was named alone."""
+
+    genome: Genome
+    folder: Path
+    again: str
+    run: Path | None = None
+    trial: Trial | None = None
+    inputs: Inputs | None = None
+
+
+def resolved(job: Job, options: dict[str, Any], processes: Processes) -> tuple[Retraining, Dataset]:
+    """What to train: as the folder records it, or as typed, and then recorded there; and its images."""
+    from isonas.data.sources import open_dataset
+    from isonas.evaluation import trial_seed
+    from isonas.genome import stem_block
+    from isonas.training.recipes import load_recipe
+    from isonas.training.retrain_folder import begin, changed, read_retraining
+
+    recorded = read_retraining(job.folder)
+    source = options["data"] or (recorded.data if recorded else job.inputs.data if job.inputs else None)
+    if source is None:
+        raise UsageError(
+            "a GENOME alone has no images: give --data SOURCE, and --input R for another than 224."
+        )
+    data = open_dataset(source, cache_folder(options))
+    if recorded is None:
+        retraining = _new(job, options, data, processes)
+        stem_block(job.genome, retraining.input_side)
+        _check(job, retraining, data, processes)
+        if not processes.rank:
+            begin(job.folder, retraining)
+        return retraining, data
+    over = {name: options[name] for name in ("input_side", "threads", "warm_start", "micro_batch")}
+    if options["seed"] is not None:
+        over["seed"] = trial_seed(options["seed"], job.genome)
+    over |= {name: options[name] for name in ("device", "precision") if options[name] != "auto"}
+    recipe = load_recipe(options["recipe"]) if options["recipe"] else recorded.recipe
+    if options["recipe"]:
+        kept = {name: getattr(recorded.recipe, name) for name in ("epochs", "batch_size")}
+        recipe = replace(recipe, **kept)
+    given = replace(
+        recorded,
+        genome=job.genome,
+        data=data.source,
+        data_fingerprint=data.fingerprint,
+        class_names=data.class_names,
+        recipe=_over(recipe, options),
+        **{name: value for name, value in over.items() if value is not None},
+    )
+    if differing := changed(recorded, given):
+        raise RunError(
+            f"{job.folder} was started with other inputs: {', '.join(differing)}; leave those out to go on "
+            "with it, or give another folder with --run DIR."
+        )
+    return given, data
+
+
+def _new(job: Job, options: dict[str, Any], data: Dataset, processes: Processes) -> Retraining:
+    from isonas.evaluation import trial_seed
+    from isonas.training.distributed import processes_here
+    from isonas.training.machine import probe_machine, usable_cores
+    from isonas.training.recipes import load_recipe
+    from isonas.training.retrain_folder import Retraining
+
+    recipe = _over(load_recipe(options["recipe"] or "adamw"), options)
+    seed = options["seed"] if options["seed"] is not None else (job.inputs.seed if job.inputs else 0)
+    threads = options["threads"] or max(usable_cores() // processes_here(), 1)
+    machine = probe_machine(options["device"] or "auto", threads, options["precision"] or "auto")
+    return Retraining(
+        genome=job.genome,
+        input_side=options["input_side"] or (job.inputs.input if job.inputs else 224),
+        data=data.source,
+        data_fingerprint=data.fingerprint,
+        class_names=data.class_names,
+        recipe=recipe,
+        micro_batch=options["micro_batch"] or max(recipe.batch_size // processes.count, 1),
+        seed=trial_seed(seed, job.genome),
+        split_seed=job.inputs.seed if job.inputs else seed,
+        device=machine.device,
+        precision=machine.precision,
+        threads=machine.threads,
+        trial=job.trial.number if job.trial else None,
+        proxy_error=job.trial.error if job.trial else None,
+        warm_start=bool(options["warm_start"]),
+    )
+
+
+def _over(recipe: FullRecipe, options: dict[str, Any]) -> FullRecipe:
+    given = {name: options[name] for name in ("epochs", "batch_size") if options[name] is not None}
+    return replace(recipe, **given)
+
+
+def _check(job: Job, retraining: Retraining, data: Dataset, processes: Processes) -> None:
+    """Find what cannot be trained before there is a folder, and warn of small images."""
+    from isonas.networks.build import build_network
+    from isonas.training.augmentation import check_randaugment
+    from isonas.training.retrain import optimizer_of, plan, split
+
+    training, _ = split(data, retraining.split_seed)
+    plan(retraining, len(training), processes)
+    check_randaugment(retraining.recipe)
+    optimizer_of(build_network(retraining.genome, retraining.input_side, data.classes), retraining.recipe)
+    if retraining.warm_start and job.inputs and data.class_names != job.inputs.class_names:
+        raise UsageError(
+            f"{data.source} has other classes than {job.run}, whose weights do not fit them; leave "
+            "--warm-start out to train from scratch."
+        )
+    if retraining.warm_start:
+        proxy_weights(job, retraining)
+    if data.train.side < retraining.input_side and not processes.rank:
+        click.echo(
+            f"isonas: {data.source} has {data.train.side}×{data.train.side} images, upsampled here to the "
+            f"deployment input {retraining.input_side}; --input {data.train.side} would train and deploy at "
+            "theirs.",
+            err=True,
+        )
+
+
+def proxy_weights(job: Job, retraining: Retraining) -> dict[str, Tensor]:
+    """The trial's own weights, at the deployment input; raises UsageError where there are none that fit."""
+    from isonas.export.origin import from_proxy
+
+    assert job.run is not None
+    assert job.trial is not None
+    assert job.inputs is not None
+    try:
+        origin = from_proxy(job.run, job.trial, job.inputs, retraining.input_side)
+    except ExportError as error:
+        reason = str(error).split("; ")[0].split(" Give ")[0].rstrip(".")
+        raise UsageError(f"{reason}; leave --warm-start out to train from scratch.") from None
+    return dict(origin.network.state_dict())
