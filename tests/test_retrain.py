@@ -27,7 +27,7 @@ from isonas.data.dataset import Images
 from isonas.data.synthetic import synthetic
 from isonas.errors import LogError, TrainingError, UsageError
 from isonas.genome import parse_genome
-from isonas.networks.build import build_network
+from isonas.networks.build import build_network, inflate_stem
 from isonas.training import retrain as training
 from isonas.training.augmentation import AugmentedImages, loader
 from isonas.training.distributed import Processes
@@ -329,7 +329,7 @@ def test_a_retraining_from_start_to_export(here: Path) -> None:
 def test_killed_and_gone_on_weights_are_bit_identical(here: Path) -> None:
     """The whole command, really killed in the middle of an epoch."""
     command = [sys.executable, "-m", "isonas", "retrain", *TYPED]
-    subprocess.run([*command, "--run", "whole"], check=True, capture_output=True)
+    document("retrain", *TYPED, "--run", "whole")
     killed = subprocess.Popen(
         [*command, "--run", "cut"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -391,13 +391,22 @@ def test_from_a_search_to_retrained_exports_in_one_breath(here: Path) -> None:
     result = isonas("search", "space.yaml", *short, "--trials", "2", "--run", "run")
     best = document("front", "run")["front"][0]
 
-    # From the proxy's weights, at twice the input: one step at rate zero would leave them as they are.
-    typed = ["retrain", "run", "--recipe", "short.yaml", "--threads", "1"]
-    result = isonas(*typed, "--warm-start", "--run", "warm", "--input", "32")
+    # From the proxy's weights, at twice the input: steps of next to nothing leave them as they are.
+    (here / "still.yaml").write_text(
+        "{epochs: 1, batch_size: 32, optimizer: adamw, rate: 1.0e-9}", encoding="utf-8"
+    )
+    typed = ["retrain", "run", "--recipe", "still.yaml", "--threads", "1", "--input", "32"]
+    result = isonas(*typed, "--warm-start", "--run", "warm")
     assert result.exit_code == 0, result.output
     assert "--input 16 would train and deploy at theirs" in result.stderr
     assert "the proxy's was" in result.stdout
+    proxy = load_file(here / "run" / "weights" / f"{best['trial']}.safetensors")
+    inflated = inflate_stem(proxy, parse_genome(best["genome"]), 16, 32)
+    for name, tensor in read_weights(here / "warm").tensors.items():
+        if "norm.running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(tensor, inflated[name], rtol=0, atol=1e-6)
 
+    typed = ["retrain", "run", "--recipe", "short.yaml", "--threads", "1"]
     found = document(*typed)
     assert (found["genome"], found["trial"]) == (best["genome"], best["trial"])
     assert found["proxy_error"] == best["error"]

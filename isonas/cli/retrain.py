@@ -125,7 +125,9 @@ def _jobs(what: str, options: dict[str, Any]) -> list[Job]:
             name = str(trial.genome)
             alone = base is not None and select != "front"
             folder = base if alone else (base or run / "retrain") / name
-            again = f"isonas retrain {shlex.quote(what)} --select {select}"
+            # By name: the best may be another one by then.
+            chosen = "front" if select == "front" else name
+            again = f"isonas retrain {shlex.quote(what)} --select {chosen}"
             jobs.append(Job(trial.genome, folder, again + _typed(base), run, trial, inputs))
         return jobs
     if not what.startswith("isonet_"):

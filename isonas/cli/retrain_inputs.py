@@ -40,6 +40,7 @@ def resolved(job: Job, options: dict[str, Any], processes: Processes) -> tuple[R
     from isonas.data.sources import open_dataset
     from isonas.evaluation import trial_seed
     from isonas.genome import stem_block
+    from isonas.training.machine import require_device
     from isonas.training.recipes import load_recipe
     from isonas.training.retrain_folder import begin, changed, read_retraining
 
@@ -79,6 +80,7 @@ def resolved(job: Job, options: dict[str, Any], processes: Processes) -> tuple[R
             f"{job.folder} was started with other inputs: {', '.join(differing)}; leave those out to go on "
             "with it, or give another folder with --run DIR."
         )
+    require_device(given.device)
     return given, data
 
 
