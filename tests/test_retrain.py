@@ -281,6 +281,8 @@ TYPED = [
     "32",
     "--threads",
     "1",
+    "--precision",
+    "fp32",
 ]
 
 
@@ -353,7 +355,7 @@ def test_two_processes_train_as_two_accumulated_halves(here: Path) -> None:
 
     Both normalise by the halves' own statistics and draw alike, so their losses differ by rounding.
     """
-    typed = ["retrain", *TYPED, "--precision", "fp32", "--batch-size", "64", "--epochs", "3"]
+    typed = ["retrain", *TYPED, "--batch-size", "64", "--epochs", "3"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*launcher, "-m", "--", "isonas", *typed, "--run", "two", "--json"],
