@@ -233,6 +233,8 @@ def fails(says: str, code: int, *arguments: str) -> None:
         ("give error and at least one of", 2, "search --objectives madds"),
         ("--data 'cifar10' is unknown", 2, "search --data cifar10"),
         ("parquet:nowhere does not exist", 2, "search --data parquet:nowhere"),
+        ("imagenet32:nowhere has no file train_data_batch_1", 2, "search --data imagenet32:nowhere"),
+        ("folder:nowhere is no folder", 2, "search --data folder:nowhere"),
         ("cannot be read as Parquet", 1, "search --data parquet:text.parquet"),
         ("has no image column", 1, "search --data parquet:numbers.parquet"),
         ("full exists; go on with it by --resume", 2, "search --data synthetic --run full"),

@@ -228,6 +228,26 @@ def test_only_held_back_files(tmp_path: Path, pictures: list[Pixels]) -> None:
         open_dataset(f"parquet:{tmp_path}", tmp_path / "cache")
 
 
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [
+        ("data/train-00000-of-00001.parquet", "data/validation-00000-of-00001.parquet", "data/test.parquet"),
+        ("default/train/0000.parquet", "default/validation/0000.parquet", "default/test/0000.parquet"),
+        ("photos-train.parquet", "photos-val.parquet", "photos_test.parquet"),
+    ],
+)
+def test_splits_go_by_the_names_of_files_or_folders(
+    tmp_path: Path, pictures: list[Pixels], train: str, validation: str, test: str
+) -> None:
+    for name, part in ((train, pictures[:5]), (validation, pictures[5:8]), (test, pictures[8:])):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_parquet(tmp_path / name, [encoded(picture) for picture in part], [0] * len(part))
+    data = open_dataset(f"parquet:{tmp_path}", tmp_path / "cache")
+    np.testing.assert_array_equal(data.train.pixels, np.stack(pictures[:5]).transpose(0, 3, 1, 2))
+    assert data.held_back is not None
+    np.testing.assert_array_equal(data.held_back.pixels, np.stack(pictures[5:8]).transpose(0, 3, 1, 2))
+
+
 def test_the_cache_is_made_anew_where_it_is_damaged(tmp_path: Path) -> None:
     calls = []
 

@@ -47,7 +47,7 @@ def fingerprint(groups: Groups, cache: Path) -> str:
         if total >= _TOLD_FROM_BYTES:
             count = sum(len(files) for _, files in groups)
             print(
-                f"isonas: reading {count:,} files, {total / 2**20:,.0f} MiB, to know their content again",
+                f"isonas: reading {count:,} files, {total / 2**20:,.0f} MiB, to know them again",
                 file=sys.stderr,
                 flush=True,
             )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import filelock
 import numpy as np
@@ -64,6 +65,17 @@ def stored_beside(images: Images, key: str, doing: str, chunks: Callable[[], Chu
     """`stored` images made from mapped ones, in the same folder under a key that extends theirs."""
     assert images.file is not None
     return stored(images.file.parent, f"{images.file.name.removesuffix(_PIXELS)}-{key}", doing, chunks)
+
+
+def mapped_for_random(images: Images) -> Pixels:
+    """The pixels of mapped images in a map of their own, for reading in no order."""
+    assert images.file is not None
+    pixels: np.memmap[Any, np.dtype[np.uint8]] = np.load(images.file, mmap_mode="r", allow_pickle=False)
+    if hasattr(mmap, "MADV_RANDOM"):
+        # The system reads ahead otherwise, and where memory is smaller than the file that is in vain:
+        # every image would cost some thirty times its bytes.
+        cast(mmap.mmap, pixels.base).madvise(mmap.MADV_RANDOM)
+    return pixels
 
 
 def cached(folder: Path, key: str, make: Callable[[], tuple[Array, ...]]) -> tuple[Array, ...]:

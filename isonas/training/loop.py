@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from isonas.data.augment import augment, normalise
 from isonas.data.dataset import Images
+from isonas.data.store import mapped_for_random
 from isonas.errors import TrainingError
 from isonas.evaluation import EpochResult
 from isonas.training.depthwise import speed_up_depthwise
@@ -60,7 +61,8 @@ def on_device(images: Images, device: str, rows: npt.NDArray[np.int64] | None = 
         with warnings.catch_warnings():
             # PyTorch has no read-only tensors, and warns; nothing here writes to images.
             warnings.simplefilter("ignore", UserWarning)
-            return Examples(torch.from_numpy(images.pixels), labels, torch.from_numpy(chosen))
+            pixels = torch.from_numpy(mapped_for_random(images))
+        return Examples(pixels, labels, torch.from_numpy(chosen))
     pixels = torch.empty((len(chosen), *images.pixels.shape[1:]), dtype=torch.uint8, device=device)
     for start in range(0, len(chosen), _UPLOAD):
         part = slice(start, start + _UPLOAD)
