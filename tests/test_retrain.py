@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from isonas.cli import main
-from isonas.data.dataset import Images
+from isonas.data.dataset import Images, split_validation
 from isonas.data.synthetic import synthetic
 from isonas.errors import LogError, TrainingError, UsageError
 from isonas.genome import parse_genome
@@ -300,7 +300,8 @@ def test_a_retraining_from_start_to_export(here: Path) -> None:
 
     # The weights are those that the result speaks of: on the validation images, and on the held-back.
     weights = read_weights(folder)
-    _, validation = training.split(DATA, result["split_seed"])
+    _, carved = split_validation(DATA.train.labels, result["split_seed"])
+    validation = Images(DATA.train.pixels[carved], DATA.train.labels[carved])
     machine = Machine("cpu", result["precision"], 1)
     assert right_answers(weights.network(), validation, 16, machine).error == pytest.approx(
         result["best"]["error"], abs=0.011

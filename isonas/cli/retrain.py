@@ -173,9 +173,10 @@ def _trained(
     job: Job, retraining: Retraining, data: Dataset, options: dict[str, Any], processes: Processes
 ) -> dict[str, Any]:
     """Train to the last epoch, the first process writing; returns the result."""
+    from isonas.data.dataset import split_validation
     from isonas.report.retrain import epochs_drawn
     from isonas.training.machine import Machine
-    from isonas.training.retrain import held_back_result, plan, retrain, split
+    from isonas.training.retrain import held_back_result, plan, retrain
     from isonas.training.retrain_folder import (
         derive,
         load_state,
@@ -187,7 +188,7 @@ def _trained(
 
     before = load_state(job.folder)
     done, epochs = (len(before.history) if before else 0), retraining.recipe.epochs
-    training, validation = split(data, retraining.split_seed)
+    training, validation = split_validation(data.train.labels, retraining.split_seed)
     steps, accumulate = plan(retraining, len(training), processes)
     if not processes.rank:
         click.echo(

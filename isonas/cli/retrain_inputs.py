@@ -121,11 +121,12 @@ def _over(recipe: FullRecipe, options: dict[str, Any]) -> FullRecipe:
 
 def _check(job: Job, retraining: Retraining, data: Dataset, processes: Processes) -> None:
     """Find what cannot be trained before there is a folder, and warn of small images."""
+    from isonas.data.dataset import split_validation
     from isonas.networks.build import build_network
     from isonas.training.augmentation import check_randaugment
-    from isonas.training.retrain import optimizer_of, plan, split
+    from isonas.training.retrain import optimizer_of, plan
 
-    training, _ = split(data, retraining.split_seed)
+    training, _ = split_validation(data.train.labels, retraining.split_seed)
     plan(retraining, len(training), processes)
     check_randaugment(retraining.recipe)
     optimizer_of(build_network(retraining.genome, retraining.input_side, data.classes), retraining.recipe)

@@ -20,7 +20,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from isonas.data.augment import normalise
-from isonas.data.dataset import Dataset, Images, split_validation
+from isonas.data.dataset import Dataset, Images, Labels, split_validation
 from isonas.errors import TrainingError, UsageError
 from isonas.networks.build import build_network
 from isonas.networks.isometric import IsometricNet
@@ -63,10 +63,11 @@ def retrain(
     """
     processes = processes or Processes()
     recipe = retraining.recipe
-    training, validation = split(data, retraining.split_seed)
-    steps, accumulate = plan(retraining, len(training), processes)
+    chosen, carved = split_validation(data.train.labels, retraining.split_seed)
+    validation = Images(data.train.pixels[carved], data.train.labels[carved])
+    steps, accumulate = plan(retraining, len(chosen), processes)
     machine = Machine(retraining.device, retraining.precision, retraining.threads)
-    side = min(retraining.input_side, training.side)
+    side = min(retraining.input_side, data.train.side)
     with machine.threads_set(), randomness_kept(), training_errors():
         reseed(retraining.seed, _WEIGHTS)
         network = build_network(retraining.genome, retraining.input_side, data.classes)
@@ -81,9 +82,9 @@ def retrain(
             average.module.load_state_dict(state.average)
             optimizer.load_state_dict(state.optimizer)
         called = processes.wrapped(as_called(network, retraining.input_side, side))
-        images = AugmentedImages(training, side, recipe, mirror=data.mirror, seed=retraining.seed)
+        images = AugmentedImages(data.train, side, recipe, mirror=data.mirror, seed=retraining.seed)
         first = len(state.history) if state else 0
-        keys = _keys(retraining, len(training), steps, range(first, recipe.epochs), processes, accumulate)
+        keys = _keys(retraining, chosen, steps, range(first, recipe.epochs), processes, accumulate)
         batches = loader(images, keys, workers)
         mix = mixing(recipe, data.classes, machine.device)
 
@@ -125,13 +126,6 @@ def retrain(
             row = Epoch(epoch + 1, loss_mean, rate, error, average_error, seconds)
             state = _state_after(row, network, average.module, optimizer, state)
             yield state
-
-
-def split(data: Dataset, seed: int) -> tuple[Images, Images]:
-    """Training and validation images, both of the data's training images."""
-    kept, carved = split_validation(data.train.labels, seed)
-    pixels, labels = data.train.pixels, data.train.labels
-    return Images(pixels[kept], labels[kept]), Images(pixels[carved], labels[carved])
 
 
 def plan(retraining: Retraining, images: int, processes: Processes) -> tuple[int, int]:
@@ -197,17 +191,22 @@ def held_back_result(weights: Weights, data: Dataset, machine: Machine) -> dict[
 
 
 def _keys(
-    retraining: Retraining, images: int, steps: int, epochs: range, processes: Processes, accumulate: int
+    retraining: Retraining,
+    chosen: Labels,
+    steps: int,
+    epochs: range,
+    processes: Processes,
+    accumulate: int,
 ) -> Iterator[list[Key]]:
-    """This process's micro-batches over all epochs, each epoch in an order of its own."""
+    """This process's micro-batches of the chosen images over all epochs, each in an order of its own."""
     batch, micro = retraining.recipe.batch_size, retraining.micro_batch
     for epoch in epochs:
         seed = np.random.SeedSequence((retraining.seed, _ORDER, epoch)).generate_state(1)[0]
-        order = torch.randperm(images, generator=torch.Generator().manual_seed(int(seed))).tolist()
+        order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(int(seed)))
         for step in range(steps):
             for number in range(processes.rank * accumulate, (processes.rank + 1) * accumulate):
                 start = step * batch + number * micro
-                yield [(epoch, index) for index in order[start : start + micro]]
+                yield [(epoch, int(index)) for index in chosen[order[start : start + micro].numpy()]]
 
 
 def _average(network: IsometricNet, recipe: FullRecipe) -> Any:
