@@ -98,8 +98,8 @@ def _batch(file: Path) -> tuple[Pixels, Labels]:
     ):
         found = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
         raise DataError(
-            f"{file}: data is {found}; it must be uint8 (N, 3·S²) with S = 8, 16, 32 or 64. Give the "
-            "official batches."
+            f"{file}: data is {found}, not uint8 (N, 3·S²) with S = 8, 16, 32 or 64; give the official "
+            "batches."
         )
     labels = _labels(content["labels"])
     if labels is None or len(labels) != len(data):
@@ -109,7 +109,7 @@ def _batch(file: Path) -> tuple[Pixels, Labels]:
     if len(labels) and not 1 <= labels.min() <= labels.max() <= CLASSES:
         wrong = labels[(labels < 1) | (labels > CLASSES)][0]
         raise DataError(
-            f"{file} has a label {wrong}; they count from 1 to {CLASSES:,}. Fetch the file again."
+            f"{file} has a label {wrong}, where labels count from 1 to {CLASSES:,}; fetch it again."
         )
     side = SIDES[data.shape[1]]
     return data.reshape(-1, 3, side, side), labels - 1
