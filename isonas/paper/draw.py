@@ -1,0 +1,108 @@
+"""Figures in one style (matplotlib, an extra): colours and marks that stay apart without colour vision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isonas.errors import UsageError
+from isonas.paper.findings import Interval
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D00")
+"""Okabe and Ito's palette, the yellow darkened."""
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "<")
+FORMATS = ("png", "svg")
+
+
+@dataclass(frozen=True)
+class Band:
+    """One line of a figure: its label, and a place on the x axis with an interval for each point."""
+
+    label: str
+    points: tuple[tuple[float, Interval], ...]
+
+
+def require_matplotlib() -> None:
+    """Raise UsageError where matplotlib is not there, before anything is trained for a figure."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise UsageError(
+            "isonas paper draws with matplotlib, which is not installed; get it with "
+            "pip install 'isonas[plot]'."
+        ) from None
+
+
+def save(draw: Callable[[Any], None], stem: Path) -> list[Path]:
+    """Draw into `<stem>.png` and `<stem>.svg`; the same numbers give the same files."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    style = {"svg.hashsalt": "isonas", "font.size": 10, "axes.grid": True, "grid.alpha": 0.3}
+    made = []
+    for form in FORMATS:
+        with matplotlib.rc_context(style):
+            figure = Figure(figsize=(9, 4.2), layout="constrained", dpi=130)
+            draw(figure)
+            path = stem.with_name(f"{stem.name}.{form}")
+            figure.savefig(path, metadata={"Date": None} if form == "svg" else {"Software": None})
+            made.append(path)
+    return made
+
+
+def band(axes: Any, line: Band, place: int) -> None:
+    """One line of percentages with error bars, in the `place`-th colour and mark."""
+    x = [at for at, _ in line.points]
+    y = [100 * found.mean for _, found in line.points]
+    half = [100 * found.half if math.isfinite(found.half) else 0.0 for _, found in line.points]
+    axes.errorbar(
+        x,
+        y,
+        yerr=half,
+        label=line.label,
+        color=COLOURS[place % len(COLOURS)],
+        marker=MARKS[place % len(MARKS)],
+        markersize=5,
+        capsize=3,
+        linewidth=1.5,
+    )
+
+
+def lines(
+    figure: Any,
+    ours: Sequence[Band],
+    paper: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    axis: str,
+    logarithmic: bool = False,
+) -> None:
+    """Our top-1 to the left with 95% intervals, the paper's to the right, along the same axis."""
+    left, right = figure.subplots(1, 2)
+    for place, line in enumerate(ours):
+        band(left, line, place)
+    for place, (label, points) in enumerate(paper.items()):
+        right.plot(
+            [x for x, _ in points],
+            [100 * y for _, y in points],
+            label=label,
+            color=COLOURS[place % len(COLOURS)],
+            marker=MARKS[place % len(MARKS)],
+            markersize=5,
+            linewidth=1.5,
+        )
+    left.set_title("here (mean, 95% interval over seeds)")
+    right.set_title("the paper (ImageNet)")
+    for axes, ticks in (
+        (left, sorted({x for line in ours for x, _ in line.points})),
+        (right, sorted({x for points in paper.values() for x, _ in points})),
+    ):
+        axes.set_xlabel(axis)
+        axes.set_ylabel("top-1 (%)")
+        if logarithmic:
+            axes.set_xscale("log", base=2)
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        axes.legend()
