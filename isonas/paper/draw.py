@@ -41,7 +41,7 @@ def save(draw: Callable[[Any], None], stem: Path) -> list[Path]:
     import matplotlib
     from matplotlib.figure import Figure
 
-    style = {"svg.hashsalt": "isonas", "font.size": 10, "axes.grid": True, "grid.alpha": 0.3}
+    style: Any = {"svg.hashsalt": "isonas", "font.size": 10, "axes.grid": True, "grid.alpha": 0.3}
     made = []
     for form in FORMATS:
         with matplotlib.rc_context(style):

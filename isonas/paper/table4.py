@@ -97,17 +97,17 @@ def findings(results: Results, scale: str) -> list[Finding]:
             found.append(rises(claim, differences, _in_paper(weights)))
     for first, second, third in zip(sides, sides[1:], sides[2:], strict=False):
         share = 1 / len(resolutions)
-        weights = {}
+        bend = {}
         for resolution in resolutions:
-            weights[resolution, third] = -share
-            weights[resolution, second] = 2 * share
-            weights[resolution, first] = -share
-        if differences := results.paired(_named(weights)):
+            bend[resolution, third] = -share
+            bend[resolution, second] = 2 * share
+            bend[resolution, first] = -share
+        if differences := results.paired(_named(bend)):
             claim = (
                 f"the gain of input saturates: {first} to {second} pixels gains more than {second} to "
                 f"{third} (mean over r)"
             )
-            found.append(rises(claim, differences, _in_paper(_named(weights))))
+            found.append(rises(claim, differences, _in_paper(_named(bend))))
     return found
 
 
