@@ -58,12 +58,12 @@ class ParallelIsometricNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images to logits."""
         maps = self.body.forward_features(split_pixels(x, self.parts, self.block))
-        count, channels, height, width = maps.shape
-        parts = maps.reshape(-1, self.parts**2, channels, height, width)
         if self.average is Average.LOGITS:
-            logits = self.body.forward_head(maps)
-            return logits.reshape(len(parts), self.parts**2, -1).mean(1)
-        return self.body.forward_head(parts.mean(1))
+            return self._mean(self.body.forward_head(maps))
+        return self.body.forward_head(self._mean(maps))
+
+    def _mean(self, x: Tensor) -> Tensor:
+        return x.reshape(-1, self.parts**2, *x.shape[1:]).mean(1)
 
 
 def build_parallel(
