@@ -127,9 +127,6 @@ def test_frozen_filters_outlive_training_and_the_others_learn(stem: Stem, remove
     fresh = first_layer_filters(network)
     filters = np.random.default_rng(0).normal(size=fresh.shape).astype(np.float32).astype(np.float64)
     kept = np.arange(8) % 3 == 0
-    madds = count_madds(
-        build_network(Genome(1, 8, 4, 2, Fraction(1, 4), stem, head_features=16), 16, 4).to("meta"), 16
-    )
     freeze_filters(network, filters, kept, remove_others=remove_others)
     np.testing.assert_array_equal(first_layer_filters(network)[kept], filters[kept])
     np.testing.assert_array_equal(first_layer_filters(network)[~kept], 0 if remove_others else fresh[~kept])
@@ -140,7 +137,6 @@ def test_frozen_filters_outlive_training_and_the_others_learn(stem: Stem, remove
         assert (after[~kept] == 0).all()
     else:
         assert (np.abs(after[~kept] - fresh[~kept]).max((1, 2, 3)) > 0).all()
-    assert madds > 0
 
 
 def test_filters_of_another_shape_are_refused() -> None:

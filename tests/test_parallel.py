@@ -35,6 +35,8 @@ def randomised(network: nn.Module) -> nn.Module:
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point():
             tensor.copy_(torch.rand(tensor.shape, generator=generator) - 0.4 * ("var" not in name))
+            # Gates away from 0 and 1, where they no longer depend on what is pooled.
+            tensor.mul_(0.01 if ".se." in name else 1)
     return network.eval()
 
 

@@ -41,7 +41,8 @@ def support(grid: Tensor, maps: Tensor, unit: int) -> Tensor:
 
 def check(field: Field, grid: Tensor, maps: Tensor, *, whole: bool) -> None:
     side = maps.shape[-1]
-    for unit in {0, side // 3, side // 2, side - 1}:
+    # Under dilation the pixel at the image's edge may be one of those left out.
+    for unit in {0, side // 3, side // 2, side - 1} if whole else {side // 2}:
         seen = support(grid, maps, unit)
         first, last = field.seen(unit, grid.shape[-1])
         rows = seen.nonzero().flatten()
@@ -53,8 +54,9 @@ def check(field: Field, grid: Tensor, maps: Tensor, *, whole: bool) -> None:
 @pytest.mark.parametrize("stem", list(Stem))
 @pytest.mark.parametrize(("block", "kernel_size", "dilation"), [(1, 3, 1), (4, 3, 1), (3, 5, 1), (2, 3, 2)])
 def test_isometric(stem: Stem, block: int, kernel_size: int, dilation: int) -> None:
-    side = 8 * block
-    genome = Genome(3, 4, 8, 1, Fraction(0), stem, kernel_size=kernel_size)
+    resolution = 8 * dilation
+    side = resolution * block
+    genome = Genome(3, 4, resolution, 1, Fraction(0), stem, kernel_size=kernel_size)
     network = build_network(genome, side, 2)
     dilate(network, dilation)
     additive(network)
