@@ -24,6 +24,7 @@ LAYERS = [
     {"search"},
     {"report"},
     {"export", "bench"},
+    {"paper"},
     {"cli"},
     {"__main__"},
 ]
