@@ -24,7 +24,7 @@ from isonas.networks.filters import (
 )
 from isonas.networks.mobilenetv3 import build_mobilenetv3
 from isonas.networks.sharing import share_convolutions
-from isonas.training.loop import Examples, train
+from isonas.training.loop import Examples, prepare, train
 from isonas.training.machine import Machine
 from isonas.training.recipe import Recipe
 from tests.counting import count_madds
@@ -108,15 +108,15 @@ def test_images_have_grey_for_zero_and_full_contrast() -> None:
         filter_grid(filters, columns=0)
 
 
-def trained(network: torch.nn.Module) -> None:
+def trained(network: torch.nn.Module, precision: str = "fp32") -> None:
     """One short epoch of the product's own loop, in place."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (32, 3, 16, 16), dtype=torch.uint8, generator=generator)
     examples = Examples(pixels, torch.arange(32) % 4)
     recipe = Recipe(epochs=1, epoch_images=32, batch_size=8)
-    results = list(
-        train(network, examples, examples, recipe, Machine("cpu", "fp32", 1), mirror=False, seed=0)
-    )
+    machine = Machine("cpu", precision, 1)
+    prepare(network, machine)
+    results = list(train(network, examples, examples, recipe, machine, mirror=False, seed=0))
     assert len(results) == 1
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 import torch
 
@@ -10,7 +12,9 @@ from isonas.networks.build import build_network
 from isonas.networks.feeding import BLOCKS, Feeding, Way, parse_feeding
 from isonas.networks.mobilenetv3 import build_mobilenetv3
 from isonas.networks.mobilenetv3_plan import plan_mobilenetv3
+from isonas.networks.parallel import Average, Split, build_parallel
 from isonas.networks.receptive_field import isometric_fields, mobilenetv3_fields
+from isonas.networks.sharing import share_convolutions
 from isonas.paper.systems import (
     CLASSES,
     TABLE4_TOP1,
@@ -19,8 +23,10 @@ from isonas.paper.systems import (
     fig2,
     fig3,
     fig9,
+    fig10,
     isometric,
     mobilenetv3,
+    sharing,
     table1,
     table2,
     table3,
@@ -128,3 +134,28 @@ def test_mobilenets_s2d_units_are_aligned_with_three_blocks(block: int) -> None:
     stem = mobilenetv3_fields(plan_mobilenetv3(1, Feeding(Way.S2D, block)))[0]
     for unit in range(1, 224 // block - 1):
         assert stem.seen(unit, 224) == ((unit - 1) * block, (unit + 2) * block - 1)
+
+
+@pytest.mark.parametrize("features", [0, 1280])
+def test_parallel_networks_cost_what_a_trace_says(features: int) -> None:
+    genome = Genome(2, 16, 28, head_features=features)
+    _, *parallel = fig10(genome, 2)
+    for split in Split:
+        for system, average in zip(parallel, Average, strict=True):
+            with torch.device("meta"):
+                network = build_parallel(genome, 224, CLASSES, parts=2, split=split, average=average)
+            assert system.params == sum(parameter.numel() for parameter in network.parameters())
+            assert system.madds == count_madds(network, 224)
+            assert system.network.endswith(average)
+
+
+@pytest.mark.parametrize("ratio", [Fraction(0), Fraction(1, 4)])
+def test_shared_weights_cost_what_a_trace_says(ratio: Fraction) -> None:
+    genome = Genome(4, 16, 14, se_ratio=ratio)
+    _, per_use, _ = sharing(genome)
+    with torch.device("meta"):
+        network = build_network(genome, 224, CLASSES)
+    share_convolutions(network)
+    assert per_use.params == sum(parameter.numel() for parameter in network.parameters())
+    assert per_use.madds == count_madds(network, 224)
+    assert [system.params for system in sharing()][::2] == [4_420_968, 2_493_768]

@@ -49,7 +49,9 @@ class OverPhases(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         stacked = x.reshape(-1, self.parts**2, *x.shape[1:])
         tall: Tensor = self.se(stacked.transpose(1, 2).flatten(2, 3))
-        return tall.unflatten(2, (self.parts**2, -1)).transpose(1, 2).reshape(x.shape)
+        count, channels, height, width = tall.shape
+        cut = tall.reshape(count, channels, self.parts**2, height // self.parts**2, width)
+        return cut.transpose(1, 2).reshape(x.shape)
 
 
 def both(

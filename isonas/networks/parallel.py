@@ -81,21 +81,27 @@ def build_parallel(
     MAdds but for the FCs and SE, which run more than once. Raises GenomeError where the internal
     resolution does not divide the input or `parts` not the internal resolution.
     """
+    k = check_parts(genome, input_side, parts)
+    resolution = genome.internal_resolution
+    body = build_network(
+        replace(genome, internal_resolution=resolution // parts), input_side // parts, classes
+    )
+    return ParallelIsometricNet(body, parts, 1 if split is Split.NAIVE else k, average)
+
+
+def check_parts(genome: Genome, input_side: int, parts: int) -> int:
+    """The stem's block k = R/r; raises GenomeError where a network cannot be taken apart like this."""
     resolution = genome.internal_resolution
     if resolution > input_side:
         raise GenomeError(
             f"internal resolution {resolution} is above input {input_side}; choose at most the input, "
             "since parallel networks take the image apart and never enlarge it."
         )
-    k = stem_block(genome, input_side)
     if parts < 1 or resolution % parts:
         raise GenomeError(
             f"{parts} parts a side do not divide internal resolution {resolution}; choose a divisor of it."
         )
-    body = build_network(
-        replace(genome, internal_resolution=resolution // parts), input_side // parts, classes
-    )
-    return ParallelIsometricNet(body, parts, 1 if split is Split.NAIVE else k, average)
+    return stem_block(genome, input_side)
 
 
 def split_pixels(x: Tensor, parts: int, block: int) -> Tensor:

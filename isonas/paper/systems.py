@@ -15,6 +15,7 @@ from isonas.cost import Deployment, MemoryModel, madds, params, peak_activations
 from isonas.genome import Genome
 from isonas.networks.feeding import BLOCKS, Feeding, Way
 from isonas.networks.mobilenetv3_plan import BASE_SIDE, plan_mobilenetv3
+from isonas.networks.parallel import check_parts
 from isonas.space import columns_of
 
 CLASSES = 1000
@@ -50,12 +51,14 @@ class System:
 def isometric(genome: Genome, input_side: int = BASE_SIDE, **paper: str) -> System:
     """A genome's network at an input; raises GenomeError where the two do not fit."""
     at, columns = Deployment(input_side, CLASSES), columns_of([genome])
-    peaks = [
-        int(peak_activations(columns, at, model, with_input=False)[0])
-        for model in (MemoryModel.LARGEST, MemoryModel.PAPER)
-    ]
     return System(
-        str(genome), input_side, int(params(columns, at)[0]), int(madds(columns, at)[0]), *peaks, paper
+        str(genome),
+        input_side,
+        int(params(columns, at)[0]),
+        int(madds(columns, at)[0]),
+        int(peak_activations(columns, at, MemoryModel.LARGEST, with_input=False)[0]),
+        int(peak_activations(columns, at, MemoryModel.PAPER, with_input=False)[0]),
+        paper,
     )
 
 
@@ -200,3 +203,43 @@ def fig9() -> tuple[System, ...]:
         else system
         for system in systems
     )
+
+
+def fig10(genome: Genome | None = None, parts: int = 2) -> tuple[System, ...]:
+    """One network, then parts² parallel ones with averaged features and with averaged logits, at 224.
+
+    Naive and swapped cost the same. Activations are of one sub-network at a time. The network (default
+    l = 16, r = 28, m = 1) and the number of parts are ours. Raises GenomeError where `parts` does not
+    divide the internal resolution.
+    """
+    whole = genome or family(16, 28, 1)
+    check_parts(whole, BASE_SIDE, parts)
+    part = isometric(
+        replace(whole, internal_resolution=whole.internal_resolution // parts), BASE_SIDE // parts
+    )
+    features = whole.head_features
+    fcs = whole.head_width * features + features * CLASSES if features else whole.head_width * CLASSES
+    parallel = {
+        "features": parts**2 * (part.madds - fcs) + fcs,
+        "logits": parts**2 * part.madds,
+    }
+    return (
+        isometric(whole),
+        *(
+            replace(part, network=f"{whole}_{parts}x{parts}_{name}", input_side=BASE_SIDE, madds=count)
+            for name, count in parallel.items()
+        ),
+    )
+
+
+def sharing(genome: Genome | None = None) -> tuple[System, ...]:
+    """Weights apart, shared with a batch norm for each use, and shared batch norm included, at 224.
+
+    The network (default l = 16, r = 14, m = 1) is ours.
+    """
+    apart = replace(genome or Genome(), shared=False)
+    together = isometric(replace(apart, shared=True))
+    # Each use but the first has γ and β of its own, for two hidden widths and the bottleneck.
+    norms = (apart.depth - 1) * 2 * (2 * apart.hidden + apart.channels)
+    per_use = replace(together, network=f"{together.network}_norms", params=together.params + norms)
+    return isometric(apart), per_use, together
