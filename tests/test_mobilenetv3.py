@@ -23,7 +23,6 @@ from tests.counting import count_madds
 
 SIZES = [  # width, input side, base side
     (1.0, 224, 224),
-    (0.5, 32, 64),
     (0.35, 16, 64),
     (1.25, 64, 128),
 ]
@@ -57,18 +56,34 @@ def shapes(network: MobileNetV3, side: int) -> list[tuple[int, ...]]:
     return seen
 
 
-@pytest.mark.parametrize("width", [1.0, 0.5, 0.75, 1.5])
-def test_plain_is_timms_with_copied_weights(width: float) -> None:
+def timms(width: float, ours: MobileNetV3) -> nn.Module:
+    """timm's network with the weights of ours; both name their tensors in the order of execution."""
     from timm.models import mobilenetv3
 
-    theirs = mobilenetv3._gen_mobilenet_v3("mobilenetv3_large_100", width, num_classes=7).eval()
-    ours = build_mobilenetv3(width, input_side=64, classes=7)
-    # Both name their tensors in the order of execution.
-    randomised(ours)
+    theirs = mobilenetv3._gen_mobilenet_v3("mobilenetv3_large_100", width, num_classes=ours.plan.classes)
     for mine, other in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
         other.copy_(mine.reshape(other.shape))
+    return theirs.eval()
+
+
+@pytest.mark.parametrize("width", [1.0, 0.5, 0.75, 1.5])
+def test_plain_is_timms_with_copied_weights(width: float) -> None:
+    ours = randomised(build_mobilenetv3(width, input_side=64, classes=7))
     images = torch.randn(2, 3, 64, 64)
-    torch.testing.assert_close(ours.eval()(images), theirs(images), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(ours(images), timms(width, ours)(images), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("removed", [1, 2, 3, 4, 5])
+def test_skip_stride_is_timms_with_its_first_strides_set_to_one(removed: int) -> None:
+    side = 64 // 2**removed
+    ours = randomised(build_mobilenetv3(0.5, Feeding(Way.SKIP), side, base_side=64, classes=7))
+    theirs = timms(0.5, ours)
+    strided = [x for x in theirs.modules() if isinstance(x, nn.Conv2d) and x.stride == (2, 2)]
+    assert len(strided) == 5
+    for layer in strided[:removed]:
+        layer.stride = (1, 1)
+    images = torch.randn(2, 3, side, side)
+    torch.testing.assert_close(ours(images), theirs(images), rtol=1e-3, atol=1e-4)
 
 
 def test_the_papers_size_and_multiply_adds() -> None:
