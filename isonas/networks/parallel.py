@@ -78,7 +78,7 @@ def build_parallel(
     """A genome's network as parts² sub-networks of internal resolution r / parts, freshly initialised.
 
     Its parameters are those of the genome's own network at the same stem block k = R/r, and so are its
-    MAdds but for the FCs and SE, which run more than once. Raises GenomeError where the internal
+    MAdds, but that SE's FCs (and the head's, where logits are averaged) run once a part. Raises GenomeError where the internal
     resolution does not divide the input or `parts` not the internal resolution.
     """
     k = check_parts(genome, input_side, parts)
