@@ -78,8 +78,9 @@ def build_parallel(
     """A genome's network as parts² sub-networks of internal resolution r / parts, freshly initialised.
 
     Its parameters are those of the genome's own network at the same stem block k = R/r, and so are its
-    MAdds, but that SE's FCs (and the head's, where logits are averaged) run once a part. Raises GenomeError where the internal
-    resolution does not divide the input or `parts` not the internal resolution.
+    MAdds, but that SE's FCs (and the head's, where logits are averaged) run once a part. Raises
+    GenomeError where the internal resolution does not divide the input or `parts` not the internal
+    resolution.
     """
     k = check_parts(genome, input_side, parts)
     resolution = genome.internal_resolution
