@@ -4,6 +4,7 @@
     ├── DataError                images that cannot be read, decoded or split
     ├── LogError                 a run's folder that cannot be read, written or locked
     ├── TrainingError            a network that cannot be trained
+    │   └── MemoryExhausted      one that memory does not hold
     ├── ExportError              a network that cannot be exported as asked
     └── UsageError               exit code 2: what was typed, or a file written by hand, is wrong
         ├── GenomeError          a genome that does not exist
@@ -34,6 +35,10 @@ class LogError(IsonasError):
 
 class TrainingError(IsonasError):
     """A network that cannot be trained."""
+
+
+class MemoryExhausted(TrainingError):
+    """A network whose training memory does not hold."""
 
 
 class ExportError(IsonasError):

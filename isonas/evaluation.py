@@ -19,6 +19,7 @@ class EpochResult:
 
     `error` is 1 − top-1 on the validation images, `error_se` its binomial standard error, `loss` the
     mean training loss of the epoch, `seconds` its time by the clock, validation included.
+    `micro_batch` is the most images that went through the network at a time.
     """
 
     epoch: int
@@ -26,6 +27,7 @@ class EpochResult:
     error_se: float
     loss: float
     seconds: float = field(default=0.0, compare=False)
+    micro_batch: int | None = None
 
 
 class TrainingState(Protocol):

@@ -54,6 +54,7 @@ INPUTS = Inputs(
     early_stopping=False,
     trials=30,
     repeats=1,
+    trial_timeout=None,
     workers=1,
     engine="local",
     cpus_per_trial=1.0,

@@ -23,11 +23,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from isonas.cli import main
+from isonas.cli.retrain_inputs import _micro_batch
 from isonas.data.dataset import Images, split_validation
 from isonas.data.synthetic import synthetic
 from isonas.errors import LogError, TrainingError, UsageError
 from isonas.genome import parse_genome
 from isonas.networks.build import build_network, inflate_stem
+from isonas.report.retrain import print_comparison
 from isonas.training import retrain as training
 from isonas.training.augmentation import AugmentedImages, loader
 from isonas.training.distributed import Processes
@@ -441,6 +443,56 @@ def test_a_search_goes_on_to_retrain(here: Path, monkeypatch: pytest.MonkeyPatch
     front = document("search", "space.yaml", *typed, "--run", "run", "--retrain", "front")["front"]
     done = {path.parent.name for path in (here / "run" / "retrain").glob("*/result.json")}
     assert done == {row["genome"] for row in front}
+
+
+def test_retrained_beside_their_proxies(capsys: pytest.CaptureFixture[str]) -> None:
+    """Three members, proxy errors rising, retrained errors 2nd < 1st < 3rd: two of three pairs agree."""
+    results = [
+        {"genome": name, "proxy_error": proxy, "best": {"error": best, "error_se": 0.01}, "test": test}
+        for name, proxy, best, test in (
+            ("first", 0.5, 0.4, {"error": 0.45}),
+            ("second", 0.6, 0.3, None),
+            ("third", 0.7, 0.6, None),
+        )
+    ]
+    print_comparison(results)
+    printed = capsys.readouterr().out
+    assert [line.split() for line in printed.splitlines()[1:4]] == [
+        ["first", "0.500", "0.400", "0.010", "0.450"],
+        ["second", "0.600", "0.300", "0.010"],
+        ["third", "0.700", "0.600", "0.010"],
+    ]
+    assert "2 of 3 pairs stand in the same order" in printed
+
+
+@pytest.mark.parametrize(
+    ("genome", "batch", "processes", "micro"),
+    [
+        ("isonet_l8_c64_r14_e6_se4_s2d", 256, 1, 32),
+        ("isonet_l8_c64_r14_e6_se4_s2d", 256, 2, 32),
+        ("isonet_l8_c32_r14_e2_se4_s2d", 256, 1, 128),
+        ("isonet_l2_c32_r4_e2_se4_s2d", 256, 1, 256),
+        ("isonet_l8_c64_r56_e6_se4_s2d", 64, 4, 16),
+        ("isonet_l8_c64_r14_e6_se4_s2d", 90, 1, 90),
+    ],
+)
+def test_batches_are_halved_to_fit_a_cpus_cache(genome: str, batch: int, processes: int, micro: int) -> None:
+    """384 channels at 14×14 in two bytes are 147 KiB an image, 32 of which are below 5 MiB."""
+    recipe = replace(PLAIN, batch_size=batch)
+    found = _micro_batch(parse_genome(genome), recipe, CPU, Processes(0, processes))
+    assert found == micro
+    assert _micro_batch(parse_genome(genome), recipe, replace(CPU, device="cuda"), Processes()) == batch
+
+
+def test_memory_that_runs_out_names_the_option(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("isonas.training.retrain.normalise", exhausted)
+    result = isonas("retrain", *TYPED, "--run", "mine")
+    assert result.exit_code == 1
+    assert "memory does not hold 32 images at a time" in result.stderr
+    assert "with a --micro-batch below 32" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import os
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
@@ -22,12 +26,14 @@ from isonas.errors import TrainingError, UsageError
 from isonas.evaluation import trial_seed
 from isonas.genome import Genome, Stem, parse_genome, stem_block
 from isonas.networks.build import build_network
+from isonas.networks.isometric import Pool
 from isonas.space import load_space, spaces_folder
 from isonas.training import loop, machine
 from isonas.training.depthwise import depthwise, speed_up_depthwise
 from isonas.training.loop import Checkpoint, Examples, on_device, validation_error
 from isonas.training.machine import Machine, probe_machine
-from isonas.training.proxy import ProxyEvaluator, ProxySetting
+from isonas.training.pooling import mean_over_space, speed_up_pooling
+from isonas.training.proxy import CACHED_BYTES, CACHED_IMAGES, ProxyEvaluator, ProxySetting, pieces_of
 from isonas.training.proxy_input import proxy_input
 from isonas.training.recipe import Recipe
 
@@ -132,6 +138,37 @@ def test_speeding_up_changes_no_result_and_no_name() -> None:
     assert changed == [block.depthwise.conv for block in network.blocks]  # type: ignore[union-attr]
 
 
+@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 4), st.integers(1, 4))
+def test_pooling_gradients_are_pytorchs(images: int, channels: int, height: int, width: int) -> None:
+    x = torch.randn(images, channels, height, width).to(memory_format=torch.channels_last).requires_grad_()
+    upstream = torch.randn(images, channels, 1, 1)
+    expected = x.mean((2, 3), keepdim=True)
+    (wanted,) = torch.autograd.grad(expected, x, upstream)
+    found = mean_over_space(x)
+    (gradient,) = torch.autograd.grad(found, x, upstream)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient, wanted)
+    # A view of one number would make everything computed from it contiguous.
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_speeding_up_pooling_changes_no_gradient_and_no_name() -> None:
+    network = build_network(SMALL, 16, 4).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images, labels = torch.randn(6, 3, 16, 16), torch.arange(6) % 4
+
+    def gradients() -> list[torch.Tensor]:
+        loss = functional.cross_entropy(network(images), labels)
+        return list(torch.autograd.grad(loss, list(network.parameters())))
+
+    before, wanted = list(network.state_dict()), gradients()
+    speed_up_pooling(network)
+    torch.testing.assert_close(gradients(), wanted)
+    assert list(network.state_dict()) == before
+    changed = [layer for layer in network.modules() if "forward" in vars(layer)]
+    assert changed == [layer for layer in network.modules() if isinstance(layer, Pool)]
+    assert len(changed) == 3
+
+
 SETTING = ProxySetting(
     data="synthetic",
     cache=Path(),
@@ -208,8 +245,135 @@ def test_memory_that_runs_out_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> No
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory\nmore lines")
 
     monkeypatch.setattr("isonas.training.proxy.build_network", exhausted)
-    with pytest.raises(TrainingError, match=r"can't allocate memory$"):
+    with pytest.raises(TrainingError, match=r"even 4 images at a time .*can't allocate memory\)$"):
         evaluator()(SMALL, SEED, 0, 1, None)
+
+
+def test_a_loss_far_above_guessings_is_a_reason() -> None:
+    diverging = evaluator(recipe=replace(RECIPE, peak_rate=100.0))
+    with pytest.raises(TrainingError, match=r"training diverged: the mean loss of epoch 1 was .* guessing"):
+        diverging(SMALL, SEED, 0, 3, None)
+
+
+def test_a_training_that_takes_too_long_is_a_reason() -> None:
+    with pytest.raises(TrainingError, match=r"took longer than 0 s, in epoch 1 of 3"):
+        evaluator(trial_timeout=0.0)(SMALL, SEED, 0, 3, None)
+    # What an earlier rung took counts.
+    _, state = evaluator()(SMALL, SEED, 0, 1, None)
+    assert state.seconds > 0
+    with pytest.raises(TrainingError, match=r"took longer than 1000 s, in epoch 2 of 3"):
+        evaluator(trial_timeout=1000.0)(SMALL, SEED, 1, 3, replace(state, seconds=1001.0))
+    curve, _ = evaluator(trial_timeout=1000.0)(SMALL, SEED, 0, 3, None)
+    assert curve == evaluator()(SMALL, SEED, 0, 3, None)[0]
+
+
+@given(st.integers(2, 40), st.integers(1, 8), st.sampled_from([0.0, 0.1]))
+@settings(deadline=None)
+def test_gradients_of_pieces_add_up_to_the_batchs(size: int, pieces: int, smoothing: float) -> None:
+    """Without batch norm the loop's step is the same for any number of pieces."""
+    torch.manual_seed(size)
+    pixels = torch.randint(0, 256, (size, 3, 4, 4), dtype=torch.uint8)
+    examples = Examples(pixels, torch.arange(size) % 5)
+    recipe = Recipe(epochs=1, epoch_images=None, batch_size=size, label_smoothing=smoothing)
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
+    results = []
+    for count in (1, pieces):
+        network = copy.deepcopy(plain)
+        ((result, after),) = loop.train(
+            network, examples, examples, recipe, CPU, mirror=False, seed=3, pieces=count
+        )
+        results.append((result.loss, after.network))
+    (loss, weights), (other_loss, other_weights) = results
+    assert other_loss == pytest.approx(loss, rel=1e-5)
+    torch.testing.assert_close(weights, other_weights, rtol=1e-4, atol=1e-5)
+
+
+@given(st.integers(1, 8), st.sampled_from([32, 64, 128]), st.integers(1, 56), st.integers(2, 1024))
+def test_pieces_fit_the_cache_but_not_below_what_batch_norm_needs(
+    expansion: int, channels: int, resolution: int, batch: int
+) -> None:
+    genome = Genome(
+        channels=channels, internal_resolution=resolution, expansion=expansion, se_ratio=Fraction(0)
+    )
+    pieces = pieces_of(genome, batch, "cpu")
+    per_image = 2 * expansion * channels * resolution**2
+    smallest = batch // pieces
+    assert smallest >= min(batch, CACHED_IMAGES)
+    largest = -(-batch // pieces)
+    assert largest * per_image <= CACHED_BYTES + per_image or smallest < 2 * CACHED_IMAGES
+    # No more pieces than that asks for.
+    if pieces > 1:
+        assert -(-batch // (pieces - 1)) * per_image > CACHED_BYTES
+    assert pieces_of(genome, batch, "cuda") == 1
+
+
+def test_memory_that_runs_out_is_met_with_smaller_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images that a network may be given at once are limited: it is trained as with that micro-batch."""
+    given_at_once: list[int] = []
+    room = 16
+
+    def limited(genome: Genome, side: int, classes: int) -> nn.Module:
+        network = build_network(genome, side, classes)
+
+        def forbid(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            given_at_once.append(len(inputs[0]))
+            if len(inputs[0]) > room:
+                raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+        network.register_forward_pre_hook(forbid)
+        return network
+
+    monkeypatch.setattr("isonas.training.proxy.build_network", limited)
+    curve, state = evaluator()(SMALL, SEED, 0, 2, None)
+    assert given_at_once[0] == 32
+    assert max(given_at_once[1:]) == 16
+    assert [result.micro_batch for result in curve] == [16, 16]
+    on, after = evaluator()(SMALL, SEED, 2, 3, state)
+    whole, after_whole = evaluator()(SMALL, SEED, 0, 3, None)
+    assert whole == curve + on
+    assert_equal_weights(after, after_whole)
+    monkeypatch.setattr("isonas.training.proxy.pieces_of", lambda *_: 2)
+    assert evaluator()(SMALL, SEED, 0, 3, None)[0] == whole
+    room = 3
+    with pytest.raises(TrainingError, match=r"does not hold even 4 images at a time .*can't allocate memory"):
+        evaluator()(SMALL, SEED, 0, 3, None)
+
+
+_STARVED = """
+import resource, sys
+from pathlib import Path
+import torch
+from isonas.data.synthetic import synthetic
+from isonas.genome import parse_genome
+from isonas.training.machine import Machine
+from isonas.training.proxy import ProxyEvaluator, ProxySetting
+from isonas.training.recipe import Recipe
+
+genome = parse_genome("isonet_l4_c64_r32_e6_se0_s2d_h0")
+setting = ProxySetting("synthetic", Path(), Recipe(1, 64, 64), Machine("cpu", "fp32", 1), 32, 32, 0)
+train = ProxyEvaluator(synthetic(), setting)
+train(parse_genome("isonet_l1_c8_r4_e1_se0_s2d_h0"), 0, 0, 1, None)
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + int(sys.argv[1]) * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+curve, _ = train(genome, 0, 0, 1, None)
+print(curve[0].micro_batch)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="address space is limited on Linux alone")
+def test_a_process_that_really_runs_out_of_memory_goes_on_with_smaller_pieces() -> None:
+    """A hidden tensor of 32 images is 48 MiB here and each block keeps several of them."""
+
+    def micro_batch(mebibytes: int) -> str:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", _STARVED, str(mebibytes)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
+
+    assert micro_batch(20_000) == "32"
+    assert int(micro_batch(700)) in (8, 16)
+    assert "memory does not hold even 4 images at a time" in micro_batch(60)
 
 
 def test_trial_seeds_differ_by_study_and_genome() -> None:

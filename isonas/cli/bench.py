@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from isonas.cli.bench_proxy import proxy
 from isonas.cli.options import (
     budget_from,
     budget_options,
@@ -32,6 +33,9 @@ def bench() -> None:
     Example:
       isonas bench cost
     """
+
+
+bench.add_command(proxy)
 
 
 @bench.command("cost")
@@ -119,6 +123,7 @@ def record(**options: Any) -> None:
         "sampler": "random",
         "trials": 1,
         "repeats": 1,
+        "trial_timeout": None,
         "early_stopping": False,
         "engine": "local",
         "cpus_per_trial": None,

@@ -15,7 +15,11 @@ from isonas.errors import UsageError
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--data", required=True, help="Images: clutter, digits, synthetic or parquet:PATH.")
+@click.option(
+    "--data",
+    required=True,
+    help="Images: clutter, digits, synthetic, imagenet32:DIR, parquet:PATH or folder:DIR.",
+)
 @click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
 @click.option(
     "--precision",

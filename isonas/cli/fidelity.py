@@ -122,7 +122,7 @@ def _train(
     from isonas.bench.fidelity import FRESH
     from isonas.bench.record import record, trainer_of
 
-    longer = replace(inputs, epochs=epochs)
+    longer = replace(inputs, epochs=epochs, trial_timeout=None)
     # A cluster's trainings side by side say nothing of what this machine can hold.
     workers = options["workers"] or (inputs.workers if inputs.engine == "local" else 1)
     recording = record(

@@ -114,6 +114,11 @@ cache_option = click.option(
     help="Folder for decoded images. Default: the user's cache folder.",
 )
 
+timeout_option = click.option(
+    "--trial-timeout",
+    help="Fail a trial whose training takes longer than this, such as 10m; the search goes on.",
+)
+
 
 def budget_options(command: F) -> F:
     """Add --board, the limits, --memory-model and --dtype."""

@@ -58,6 +58,7 @@ def new_inputs(options: dict[str, Any]) -> tuple[Inputs, Dataset]:
         early_stopping=options["early_stopping"],
         trials=options["trials"],
         repeats=options["repeats"],
+        trial_timeout=timeout_from(options),
         workers=options["workers"] or (1 if options["engine"] == "local" else 0),
         engine=options["engine"],
         cpus_per_trial=options["cpus_per_trial"] or float(machine.threads),
@@ -98,6 +99,8 @@ def given_inputs(recorded: Inputs, options: dict[str, Any], given: set[str], dat
         over["objectives"] = parse_objectives(options["objectives"])
     if given & set(BUDGET_OPTIONS):
         over["budget"] = _given_budget(recorded.budget, options, given)
+    if "trial_timeout" in given:
+        over["trial_timeout"] = timeout_from(options)
     for name in ("device", "precision"):
         if name in given and options[name] != "auto":
             over[name] = options[name]
@@ -125,6 +128,7 @@ def proxy_setting(inputs: Inputs, cache: Path) -> ProxySetting:
         input_side=inputs.input,
         source_side=inputs.source_side,
         split_seed=inputs.seed,
+        trial_timeout=inputs.trial_timeout,
     )
 
 
@@ -140,12 +144,18 @@ def _given_budget(recorded: Budget, options: dict[str, Any], given: set[str]) ->
     return replace(budget, **kept)
 
 
-def parse_seconds(text: str) -> float:
-    """Seconds from `600`, `600s`, `90m` or `2h`; raises UsageError."""
+def timeout_from(options: dict[str, Any]) -> float | None:
+    """The seconds of `--trial-timeout`, None without one; raises UsageError."""
+    text = options["trial_timeout"]
+    return parse_seconds(text, "--trial-timeout") if text else None
+
+
+def parse_seconds(text: str, option: str = "--time-limit") -> float:
+    """Seconds from `600`, `600s`, `90m` or `2h`; raises UsageError, which names the option."""
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smh]?)", text.strip(), re.ASCII)
     seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
     if seconds <= 0:
-        raise UsageError(f"--time-limit {text!r} is not a time; give one like 600s, 90m or 2h.")
+        raise UsageError(f"{option} {text!r} is not a time; give one like 600s, 90m or 2h.")
     return seconds
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from isonas.cli.options import cache_option, json_option, worker_options
+from isonas.cli.options import cache_option, json_option, timeout_option, worker_options
 from isonas.cli.resolve import parse_seconds
 from isonas.cli.search import resume_run
 
@@ -18,6 +18,7 @@ from isonas.cli.search import resume_run
 @click.option("--trials", type=click.IntRange(1), help="Trials in all. Default: as at the start.")
 @click.option("--time-limit", help="Start no trial after this long, such as 90m, 2h or 600s.")
 @click.option("--data", help="Where the same images lie now, if they have moved.")
+@timeout_option
 @worker_options
 @click.option(
     "--repeats",

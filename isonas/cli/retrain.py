@@ -13,7 +13,7 @@ import click
 from isonas.cli.options import cache_option, json_option
 from isonas.cli.resolve import selected_trials
 from isonas.cli.retrain_inputs import Job, proxy_weights, resolved
-from isonas.errors import IsonasError, UsageError
+from isonas.errors import IsonasError, MemoryExhausted, TrainingError, UsageError
 
 if TYPE_CHECKING:
     from isonas.data.dataset import Dataset
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 @click.option(
     "--micro-batch",
     type=click.IntRange(2),
-    help="Images of one forward pass, gradients are accumulated up to the batch. Default: the batch's share "
-    "of a process.",
+    help="Images of one forward pass (batch norm sees these alone), gradients are accumulated up to the "
+    "batch. Default: a process's share of the batch; on a CPU less, as fits its cache, but at least 32.",
 )
 @click.option(
     "--input",
@@ -100,6 +100,7 @@ def retrain_all(what: str, options: dict[str, Any], processes: Processes) -> lis
 def retrain_front(run: Path, options: dict[str, Any]) -> None:
     """Go on from a search to the retraining of `options["retrain"]`: best, front, or its N best."""
     from isonas.report.front import read_front
+    from isonas.report.retrain import print_comparison
     from isonas.training.distributed import Processes
 
     members = read_front([run]).members
@@ -107,8 +108,13 @@ def retrain_front(run: Path, options: dict[str, Any]) -> None:
     count = len(members) if wanted == "front" else 1 if wanted == "best" else int(wanted)
     own = ("device", "precision", "threads", "cache", "as_json")
     plain = {**dict.fromkeys(parameter.name for parameter in retrain.params), **{n: options[n] for n in own}}
-    for member in members[:count]:
-        retrain_all(str(run), {**plain, "select": str(member.trial.genome)}, Processes())
+    results = [
+        result
+        for member in members[:count]
+        for result in retrain_all(str(run), {**plain, "select": str(member.trial.genome)}, Processes())
+    ]
+    if len(results) > 1 and not options["as_json"]:
+        print_comparison(results)
 
 
 def _jobs(what: str, options: dict[str, Any]) -> list[Job]:
@@ -204,19 +210,25 @@ def _trained(
         workers = 0 if retraining.device == "cpu" else min(8, retraining.threads)
     drawn = nullcontext((_nothing, _nothing)) if processes.rank else epochs_drawn(epochs, done, steps)
     state = before
-    with drawn as (stepped, ended):
-        for state in retrain(
-            retraining,
-            data,
-            state=before,
-            weights=weights,
-            processes=processes,
-            workers=workers,
-            stepped=stepped,
-        ):
-            if not processes.rank:
-                save_state(job.folder, retraining, state)
-                ended(state.history[-1])
+    try:
+        with drawn as (stepped, ended):
+            for state in retrain(
+                retraining,
+                data,
+                state=before,
+                weights=weights,
+                processes=processes,
+                workers=workers,
+                stepped=stepped,
+            ):
+                if not processes.rank:
+                    save_state(job.folder, retraining, state)
+                    ended(state.history[-1])
+    except MemoryExhausted as exhausted:
+        raise TrainingError(
+            f"memory does not hold {retraining.micro_batch} images at a time ({exhausted}); start in another "
+            f"folder with a --micro-batch below {retraining.micro_batch}."
+        ) from exhausted
     if processes.rank or state is None:
         return {}
     derive(job.folder, retraining, state)

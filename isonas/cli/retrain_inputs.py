@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from isonas.search.inputs import Inputs
     from isonas.search.log import Trial
     from isonas.training.distributed import Processes
+    from isonas.training.machine import Machine
     from isonas.training.recipes import FullRecipe
     from isonas.training.retrain_folder import Retraining
 
@@ -102,7 +103,7 @@ def _new(job: Job, options: dict[str, Any], data: Dataset, processes: Processes)
         data_fingerprint=data.fingerprint,
         class_names=data.class_names,
         recipe=recipe,
-        micro_batch=options["micro_batch"] or max(recipe.batch_size // processes.count, 1),
+        micro_batch=options["micro_batch"] or _micro_batch(job.genome, recipe, machine, processes),
         seed=trial_seed(seed, job.genome),
         split_seed=job.inputs.seed if job.inputs else seed,
         device=machine.device,
@@ -112,6 +113,17 @@ def _new(job: Job, options: dict[str, Any], data: Dataset, processes: Processes)
         proxy_error=job.trial.error if job.trial else None,
         warm_start=bool(options["warm_start"]),
     )
+
+
+def _micro_batch(genome: Genome, recipe: FullRecipe, machine: Machine, processes: Processes) -> int:
+    """A process's share of a batch, halved on a CPU as far as the proxy would cut it."""
+    from isonas.training.proxy import pieces_of
+
+    share = max(recipe.batch_size // processes.count, 1)
+    pieces = pieces_of(genome, share, machine.device)
+    while pieces > 1 and share % 4 == 0:
+        share, pieces = share // 2, -(-pieces // 2)
+    return share
 
 
 def _over(recipe: FullRecipe, options: dict[str, Any]) -> FullRecipe:

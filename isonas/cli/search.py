@@ -22,6 +22,7 @@ from isonas.cli.options import (
     explain_board,
     json_option,
     proxy_options,
+    timeout_option,
     worker_options,
 )
 from isonas.cli.resolve import (
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
     type=RETRAIN,
     help="Go on to retrain in full: the best, the whole front, or its N best. See isonas retrain.",
 )
+@timeout_option
 @worker_options
 @cache_option
 @click.option(

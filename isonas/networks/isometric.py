@@ -50,6 +50,7 @@ class IsometricNet(nn.Module):
         )
         self.head_conv = ConvNorm(channels, head_width, 1)
         self.head_act = nn.Hardswish()
+        self.pool = Pool(keepdim=False)
         self.features = nn.Linear(head_width, head_features) if head_features else nn.Identity()
         self.features_act = nn.Hardswish() if head_features else nn.Identity()
         self.classifier = nn.Linear(self.head_hidden_size, classes) if classes else nn.Identity()
@@ -65,7 +66,7 @@ class IsometricNet(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(N, head_width, r, r) to logits, or to what the classifier reads."""
-        y: Tensor = self.features_act(self.features(x.mean((2, 3))))
+        y: Tensor = self.features_act(self.features(self.pool(x)))
         return y if pre_logits else self.classifier(y)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -141,6 +142,7 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, hidden: int, squeeze: int) -> None:
         super().__init__()
+        self.pool = Pool(keepdim=True)
         self.reduce = nn.Conv2d(hidden, squeeze, 1)
         self.reduce_act = nn.ReLU()
         self.expand = nn.Conv2d(squeeze, hidden, 1)
@@ -148,9 +150,20 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, hidden, r, r) to the same shape."""
-        means = x.mean((2, 3), keepdim=True)
-        gate: Tensor = self.gate(self.expand(self.reduce_act(self.reduce(means))))
+        gate: Tensor = self.gate(self.expand(self.reduce_act(self.reduce(self.pool(x)))))
         return x * gate
+
+
+class Pool(nn.Module):
+    """Each channel's mean over space, (N, C, r, r) to (N, C), or to (N, C, 1, 1) with `keepdim`."""
+
+    def __init__(self, *, keepdim: bool) -> None:
+        super().__init__()
+        self.keepdim = keepdim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The means."""
+        return x.mean((2, 3), keepdim=self.keepdim)
 
 
 class ConvNorm(nn.Module):

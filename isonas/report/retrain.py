@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,33 @@ def print_result(folder: Path, result: dict[str, Any]) -> None:
             f"held-back images; top-1 {test['top1']:.3f}, top-5 {test['top5']:.3f}"
         )
     console().print("\n".join(lines))
+
+
+def print_comparison(results: Sequence[dict[str, Any]]) -> None:
+    """What several retrainings came to beside their proxies, and whether the order is the same."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("genome", no_wrap=True)
+    for title in ("proxy error", "retrained", "±", "test error"):
+        table.add_column(title, justify="right")
+    for result in results:
+        proxy, best, test = result["proxy_error"], result["best"], result["test"]
+        table.add_row(
+            result["genome"],
+            "" if proxy is None else f"{proxy:.3f}",
+            f"{best['error']:.3f}",
+            f"{best['error_se']:.3f}",
+            "" if test is None else f"{test['error']:.3f}",
+        )
+    out = console()
+    out.print(table)
+    pairs = [(result["proxy_error"], result["best"]["error"]) for result in results]
+    judged = [
+        (one[0] - other[0]) * (one[1] - other[1])
+        for one, other in combinations([pair for pair in pairs if pair[0] is not None], 2)
+    ]
+    if judged:
+        alike = sum(product > 0 for product in judged)
+        out.print(f"{alike} of {len(judged)} pairs stand in the same order by the proxy and retrained.")
 
 
 def print_evaluation(found: dict[str, Any]) -> None:

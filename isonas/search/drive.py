@@ -159,6 +159,7 @@ def _trained(trial: Trial, outcome: Outcome) -> Trial:
         curve_error_se=trial.curve_error_se[:kept] + tuple(result.error_se for result in curve),
         epochs=last.epoch,
         train_seconds=seconds,
+        micro_batch=last.micro_batch,
     )
 
 

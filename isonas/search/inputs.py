@@ -20,7 +20,7 @@ from isonas.search.log import hold
 from isonas.space import SearchSpace, parse_space, space_document
 
 STUDY_FILE = "study.yaml"
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,10 @@ class Inputs:
     `input` (pixels, in place of the space's) and `classes` are what costs are reckoned for. `data_*`
     and `class_names` describe the images; their number of classes may differ from `classes`.
     `proxy_input` limits the proxy's side in pixels, None for no limit; `epoch_images` None means all.
-    `trials` is the total to reach, `repeats` how often a front member is trained in all; the last four
-    say who trains (`workers` 0: as many as a cluster has room for). These may change: results depend on
-    them only through the order in which trials end.
+    `trials` is the total to reach, `repeats` how often a front member is trained in all,
+    `trial_timeout` the seconds that a training may take, None for no limit; the last four say who trains
+    (`workers` 0: as many as a cluster has room for). These may change: results depend on them only
+    through the order in which trials end, and on which take too long.
     """
 
     space: SearchSpace
@@ -56,6 +57,7 @@ class Inputs:
     early_stopping: bool
     trials: int
     repeats: int
+    trial_timeout: float | None
     workers: int
     engine: str
     cpus_per_trial: float
@@ -67,7 +69,9 @@ class Inputs:
         return min(self.data_side, self.proxy_input or self.data_side)
 
 
-MAY_CHANGE = ("data", "trials", "repeats", "workers", "engine", "cpus_per_trial", "gpus_per_trial")
+MAY_CHANGE = (
+    "data", "trials", "repeats", "trial_timeout", "workers", "engine", "cpus_per_trial", "gpus_per_trial"
+)  # fmt: skip
 """Inputs that a resumed run may be given anew: its length, where the same images lie, who trains."""
 
 _SINCE_2 = {
@@ -79,6 +83,8 @@ _SINCE_2 = {
     "gpus_per_trial": 0.0,
 }
 """What a `study.yaml` of version 1 means, which does not say."""
+
+_SINCE_3 = {"trial_timeout": None}
 
 
 def create_run(run: Path, inputs: Inputs, reference: Reference) -> None:
@@ -194,6 +200,7 @@ def parse_inputs(document: dict[str, Any]) -> Inputs:
     inputs = Inputs(
         **{
             **_SINCE_2,
+            **_SINCE_3,
             **document,
             "space": parse_space(document["space"], ""),
             "budget": Budget(**budget),

@@ -25,7 +25,7 @@ from isonas.atomic import PART_SUFFIX, write_atomically
 from isonas.errors import GenomeError, LogError
 from isonas.genome import GENES, Genome, parse_genome
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 COMPACT_AFTER = 200
 
 RUNNING, COMPLETE, STOPPED, FAILED = "running", "complete", "stopped", "failed"
@@ -42,7 +42,8 @@ class Trial:
     A stopped trial's `error` is the one it was stopped with, `extrapolated_error` what it was expected
     to reach, with standard deviation `extrapolated_se`. `pending` are the
     numbers below its own that had no result when it was asked.
-    `proxy_input` is in pixels, `proxy_k` the stem's block size there. `reason` says why a trial failed;
+    `proxy_input` is in pixels, `proxy_k` the stem's block size there. `micro_batch` is the most images
+    that went through the network at a time in its last epoch. `reason` says why a trial failed;
     `optuna_state` is what the sampler noted, as JSON. `started_at` and `finished_at` are ISO 8601, UTC.
     """
 
@@ -71,6 +72,7 @@ class Trial:
     curve_error_se: tuple[float, ...] = ()
     epochs: int = 0
     train_seconds: float | None = None
+    micro_batch: int | None = None
     reason: str | None = None
     finished_at: str | None = None
 
@@ -120,6 +122,7 @@ SCHEMA = pa.schema(
         ("curve_error_se", pa.list_(pa.float64())),
         ("epochs", pa.int64()),
         ("train_seconds", pa.float64()),
+        ("micro_batch", pa.int64()),
         ("proxy_input", pa.int64()),
         ("proxy_k", pa.int64()),
         ("seed", pa.int64()),
@@ -133,6 +136,7 @@ SCHEMA = pa.schema(
 )
 
 _SINCE_2 = ("curve_error_se", "extrapolated_error", "extrapolated_se", "repeat_errors", "pending")
+_SINCE_3 = ("micro_batch",)
 
 _DAMAGED = (ValueError, TypeError, pa.ArrowException, GenomeError)
 _STATES = (RUNNING, COMPLETE, STOPPED, FAILED)
@@ -272,7 +276,7 @@ def _read_table(path: Path) -> list[Trial]:
     # Opened once: a reader of a live run must not meet one file's head and its successor's rows.
     with pq.ParquetFile(path) as file:
         table = file.read()
-    missing = [name for name in SCHEMA.names if name not in (*table.column_names, *_SINCE_2)]
+    missing = [name for name in SCHEMA.names if name not in (*table.column_names, *_SINCE_2, *_SINCE_3)]
     if missing:
         raise ValueError(f"column {missing[0]} is missing")
     rows = table.select([name for name in SCHEMA.names if name in table.column_names]).to_pylist()

@@ -16,8 +16,6 @@ from isonas.networks.isometric import IsometricNet
 from isonas.training.deployed import Upsampled
 from isonas.training.machine import Machine
 
-_BATCH = 256
-
 Counts = npt.NDArray[np.int64]
 
 
@@ -50,9 +48,9 @@ class RightAnswers:
 def right_answers(network: nn.Module, images: Images, side: int, machine: Machine) -> RightAnswers:
     """Put images, area-downsampled to `side` pixels as wholes, to a network in evaluation mode."""
     network.eval()
-    count, found = 0, []
-    for start in range(0, len(images), _BATCH):
-        part = Images(images.pixels[start : start + _BATCH], images.labels[start : start + _BATCH])
+    count, found, size = 0, [], machine.validation_batch
+    for start in range(0, len(images), size):
+        part = Images(images.pixels[start : start + size], images.labels[start : start + size])
         pixels = torch.from_numpy(np.array(downsample(part, side).pixels)).to(machine.device)
         with machine.autocast():
             logits = network(normalise(pixels)).float()

@@ -19,14 +19,18 @@ from torch.nn import functional
 from isonas.data.augment import augment, normalise
 from isonas.data.dataset import Images
 from isonas.data.store import mapped_for_random
-from isonas.errors import TrainingError
+from isonas.errors import MemoryExhausted, TrainingError
 from isonas.evaluation import EpochResult
 from isonas.training.depthwise import speed_up_depthwise
-from isonas.training.machine import Machine
+from isonas.training.machine import Machine, keep_freed_memory
+from isonas.training.pooling import speed_up_pooling
 from isonas.training.recipe import Recipe
 
-_VALIDATION_BATCH = 256
 _UPLOAD = 8192
+_CHECKED_EVERY = 32
+
+DIVERGED = 10
+"""An epoch's mean loss, in multiples of guessing's, from which on a training is given up."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +76,23 @@ def on_device(images: Images, device: str, rows: npt.NDArray[np.int64] | None = 
 
 @contextmanager
 def training_errors() -> Iterator[None]:
-    """Turn what PyTorch raises where a network cannot be trained into a TrainingError."""
+    """Turn what PyTorch raises where a network cannot be trained into a TrainingError.
+
+    It is a MemoryExhausted where memory, a CPU's or a GPU's, is.
+    """
     try:
         yield
     except (MemoryError, RuntimeError, ValueError) as error:
-        # Exhausted memory, on a CPU as on a GPU, is a RuntimeError; too small a batch a ValueError.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TrainingError(f"training stopped: {reason}") from error
+        exhausted = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or any(
+            sign in reason for sign in _NO_MEMORY
+        )
+        kind = MemoryExhausted if exhausted else TrainingError
+        raise kind(f"training stopped: {reason}") from error
+
+
+# On a CPU PyTorch has no exception of its own for it, and oneDNN says it in words of its own.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "bad allocation")
 
 
 def prepare(network: nn.Module, machine: Machine) -> None:
@@ -87,16 +101,23 @@ def prepare(network: nn.Module, machine: Machine) -> None:
     if machine.device == "cuda":
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
+    if machine.device == "cpu":
+        keep_freed_memory()
     if machine.device == "cpu" and machine.precision == "bf16":
         speed_up_depthwise(network)
+    speed_up_pooling(network)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network and its optimizer after an epoch, on the CPU; a `TrainingState`."""
+    """A network and its optimizer after an epoch, on the CPU; a `TrainingState`.
+
+    `seconds` is what training took so far, validation included.
+    """
 
     network: dict[str, Tensor]
     optimizer: dict[str, Any]
+    seconds: float = 0.0
 
     def weights(self) -> dict[str, npt.NDArray[Any]]:
         """The network's parameters and buffers by name."""
@@ -115,24 +136,40 @@ def train(
     from_epoch: int = 0,
     to_epoch: int | None = None,
     optimizer_state: dict[str, Any] | None = None,
+    seconds: float = 0.0,
+    pieces: int = 1,
+    timeout: float | None = None,
 ) -> Iterator[tuple[EpochResult, Checkpoint]]:
     """Train in place, yielding each epoch's result and the state after it.
 
     Epochs draw their random numbers from (seed, epoch), so training on from a checkpoint is the same
-    as never having stopped. Raises TrainingError where the loss is no longer a number.
+    as never having stopped; `seconds` are those that the checkpoint took. Each batch goes through the
+    network in `pieces` of nearly equal size, whose gradients add up: images, augmentation, the loss's
+    mean and the step are the same for any number of them. Batch norm is not: it takes its statistics
+    from a piece, and its running ones move once a piece.
+
+    Raises TrainingError where the loss is no longer a number, where an epoch's mean is DIVERGED times
+    that of guessing, and where training takes longer than `timeout` seconds in all.
     """
+    deadline = time.perf_counter() + timeout - seconds if timeout is not None else math.inf
     optimizer = _optimizer(network, recipe)
     if optimizer_state is not None:
         optimizer.load_state_dict(optimizer_state)
     for epoch in range(from_epoch, recipe.epochs if to_epoch is None else to_epoch):
         began = time.perf_counter()
-        loss = _epoch(network, optimizer, training, recipe, machine, mirror, seed, epoch)
-        if not math.isfinite(loss):
-            raise TrainingError(f"the loss became {loss} in epoch {epoch + 1}")
-        error = validation_error(network, validation, machine)
+        for loss in _epoch(network, optimizer, training, recipe, machine, mirror, seed, epoch, pieces):
+            if not math.isfinite(loss):
+                raise TrainingError(f"the loss became {loss} in epoch {epoch + 1}")
+            if time.perf_counter() > deadline:
+                raise TrainingError(
+                    f"its training took longer than {timeout:g} s, in epoch {epoch + 1} of {recipe.epochs}"
+                )
+        error = validation_error(network, validation, machine, pieces)
         error_se = math.sqrt(error * (1 - error) / len(validation))
-        seconds = time.perf_counter() - began
-        yield EpochResult(epoch + 1, error, error_se, loss, seconds), _checkpoint(network, optimizer)
+        took = time.perf_counter() - began
+        seconds += took
+        result = EpochResult(epoch + 1, error, error_se, loss, took, -(-recipe.batch_size // pieces))
+        yield result, _checkpoint(network, optimizer, seconds)
 
 
 def _epoch(
@@ -144,11 +181,17 @@ def _epoch(
     mirror: bool,
     seed: int,
     epoch: int,
-) -> float:
+    pieces: int,
+) -> Iterator[float]:
+    """Train one epoch, yielding the mean loss now and then, and at its end.
+
+    Raises TrainingError at the end of one that went astray.
+    """
     generator = _generator(seed, epoch)
     count = recipe.epoch_images or len(training)
     order = _order(len(training), epoch * count, count, seed).to(training.labels.device)
     size = min(recipe.batch_size, count)
+    pieces = max(min(pieces, size // 2), 1)
     steps = count // size
     total = torch.zeros((), device=training.labels.device)
     network.train()
@@ -158,16 +201,27 @@ def _epoch(
             group["lr"] = rate
         chosen = order[step * size : (step + 1) * size]
         batch = augment(training.images(chosen), mirror=mirror, generator=generator)
-        with machine.autocast():
-            logits = network(normalise(batch))
-        loss = functional.cross_entropy(
-            logits.float(), training.labels[chosen], label_smoothing=recipe.label_smoothing
-        )
-        loss.backward()  # type: ignore[no-untyped-call]
+        labels = training.labels[chosen]
+        for piece, piece_labels in zip(batch.tensor_split(pieces), labels.tensor_split(pieces), strict=True):
+            with machine.autocast():
+                logits = network(normalise(piece))
+            loss = functional.cross_entropy(
+                logits.float(), piece_labels, label_smoothing=recipe.label_smoothing
+            )
+            loss = loss * (len(piece) / size)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        total += loss.detach()
-    return float(total) / steps
+        if step % _CHECKED_EVERY == 0:
+            yield float(total) / (step + 1)
+    mean, guessing = float(total) / steps, math.log(logits.shape[1])
+    yield mean
+    if mean > DIVERGED * guessing:
+        raise TrainingError(
+            f"training diverged: the mean loss of epoch {epoch + 1} was {mean:.3g}, that of guessing is "
+            f"{guessing:.3g}"
+        )
 
 
 def _order(images: int, start: int, count: int, seed: int) -> Tensor:
@@ -185,12 +239,16 @@ def _generator(seed: int, stream: int) -> torch.Generator:
 
 
 @torch.no_grad()
-def validation_error(network: nn.Module, images: Examples, machine: Machine) -> float:
-    """1 − top-1 of a network in evaluation mode, on images as they are."""
+def validation_error(network: nn.Module, images: Examples, machine: Machine, pieces: int = 1) -> float:
+    """1 − top-1 of a network in evaluation mode, on images as they are.
+
+    They are taken the machine's `validation_batch` at a time, or so many times fewer as there are `pieces`.
+    """
     network.eval()
     wrong = 0
-    for start in range(0, len(images), _VALIDATION_BATCH):
-        end = start + _VALIDATION_BATCH
+    size = max(machine.validation_batch // pieces, 1)
+    for start in range(0, len(images), size):
+        end = start + size
         with machine.autocast():
             logits = network(normalise(images.images(slice(start, end))))
         wrong += int((logits.argmax(1) != images.labels[start:end]).sum())
@@ -206,7 +264,7 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=True, foreach=True)
 
 
-def _checkpoint(network: nn.Module, optimizer: torch.optim.Optimizer) -> Checkpoint:
+def _checkpoint(network: nn.Module, optimizer: torch.optim.Optimizer, seconds: float) -> Checkpoint:
     def copied(value: Any) -> Any:
         if isinstance(value, Tensor):
             return value.detach().to("cpu", copy=True).contiguous()
@@ -214,4 +272,4 @@ def _checkpoint(network: nn.Module, optimizer: torch.optim.Optimizer) -> Checkpo
             return {key: copied(item) for key, item in value.items()}
         return [copied(item) for item in value] if isinstance(value, list) else value
 
-    return Checkpoint(copied(dict(network.state_dict())), copied(optimizer.state_dict()))
+    return Checkpoint(copied(dict(network.state_dict())), copied(optimizer.state_dict()), seconds)

@@ -7,6 +7,8 @@ behind the stem is the network that will be deployed.
 
 from __future__ import annotations
 
+import gc
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +20,7 @@ import torch
 from isonas.data.dataset import Dataset, split_validation
 from isonas.data.resize import downsample
 from isonas.data.sources import open_dataset
+from isonas.errors import MemoryExhausted, TrainingError
 from isonas.evaluation import Curve, TrainingState
 from isonas.genome import Genome
 from isonas.networks.build import build_network
@@ -36,13 +39,19 @@ from isonas.training.recipe import Recipe
 
 Rows = npt.NDArray[np.int64]
 
+CACHED_BYTES = 5 * 2**20
+CACHED_IMAGES = 32
+SMALLEST_PIECE = 4
+"""Images below which a batch is not cut: batch norm needs some to take its statistics from."""
+
 
 @dataclass(frozen=True)
 class ProxySetting:
     """What decides a genome's training but the genome and its seed; names and numbers, no images.
 
     `data` and `cache` are `open_dataset`'s, `input_side` is the deployment input and `source_side` a
-    limit on what is read, in pixels; `split_seed` draws the validation images.
+    limit on what is read, in pixels; `split_seed` draws the validation images. A training that takes
+    longer than `trial_timeout` seconds fails.
     """
 
     data: str
@@ -52,6 +61,7 @@ class ProxySetting:
     input_side: int
     source_side: int
     split_seed: int
+    trial_timeout: float | None = None
 
 
 class ProxyEvaluator:
@@ -68,6 +78,7 @@ class ProxyEvaluator:
         self._input_side = setting.input_side
         self._source_side = setting.source_side
         self._split_seed = setting.split_seed
+        self._timeout = setting.trial_timeout
         self._by_side: dict[int, tuple[Examples, Examples]] = {}
 
     @cached_property
@@ -77,8 +88,45 @@ class ProxyEvaluator:
     def __call__(
         self, genome: Genome, seed: int, from_epoch: int, to_epoch: int, state: TrainingState | None
     ) -> tuple[Curve, Checkpoint]:
-        """See `isonas.evaluation.Evaluate`; `state` is a `Checkpoint` of the same genome."""
+        """See `isonas.evaluation.Evaluate`; `state` is a `Checkpoint` of the same genome.
+
+        Where memory does not hold a batch it is taken in twice as many pieces, from the same state.
+        """
         checkpoint = state if isinstance(state, Checkpoint) else None
+        pieces = pieces_of(genome, self._recipe.batch_size, self._machine.device)
+        while (trained := self._trained(genome, seed, from_epoch, to_epoch, checkpoint, pieces)) is None:
+            gc.collect()
+            torch.cuda.empty_cache()
+            pieces *= 2
+        return trained
+
+    def _trained(
+        self,
+        genome: Genome,
+        seed: int,
+        from_epoch: int,
+        to_epoch: int,
+        checkpoint: Checkpoint | None,
+        pieces: int,
+    ) -> tuple[Curve, Checkpoint] | None:
+        """None where memory does not hold a piece, and smaller ones are left."""
+        try:
+            return self._train(genome, seed, from_epoch, to_epoch, checkpoint, pieces)
+        except MemoryExhausted as error:
+            if self._recipe.batch_size // (2 * pieces) >= SMALLEST_PIECE:
+                return None
+            size = -(-self._recipe.batch_size // pieces)
+            raise TrainingError(f"memory does not hold even {size} images at a time ({error})") from error
+
+    def _train(
+        self,
+        genome: Genome,
+        seed: int,
+        from_epoch: int,
+        to_epoch: int,
+        checkpoint: Checkpoint | None,
+        pieces: int,
+    ) -> tuple[Curve, Checkpoint]:
         side = proxy_input(genome.internal_resolution, self._source_side, self._input_side)
         curve = []
         with self._machine.threads_set(), torch.random.fork_rng(), training_errors():
@@ -99,6 +147,9 @@ class ProxyEvaluator:
                 from_epoch=from_epoch,
                 to_epoch=to_epoch,
                 optimizer_state=checkpoint.optimizer if checkpoint else None,
+                seconds=checkpoint.seconds if checkpoint else 0.0,
+                pieces=pieces,
+                timeout=self._timeout,
             )
             for result, after in epochs:
                 curve.append(result)
@@ -125,6 +176,19 @@ class ProxyEvaluator:
             training, validation = (on_device(images, self._machine.device, rows) for rows in self._split)
             self._by_side[side] = training, validation
         return self._by_side[side]
+
+
+def pieces_of(genome: Genome, batch_size: int, device: str) -> int:
+    """In how many pieces a batch goes through a network, each of CACHED_IMAGES or more.
+
+    On a CPU a hidden tensor of one piece, in two bytes an element, is held to CACHED_BYTES, for passes
+    over larger ones are made at memory's speed. It depends on the genome alone, not on the machine's
+    cache, so that results do not.
+    """
+    if device != "cpu":
+        return 1
+    hidden_bytes = 2 * genome.expansion * genome.channels * genome.internal_resolution**2 * batch_size
+    return max(min(math.ceil(hidden_bytes / CACHED_BYTES), batch_size // CACHED_IMAGES), 1)
 
 
 def evaluator_of(setting: ProxySetting) -> ProxyEvaluator:
