@@ -7,6 +7,11 @@ file an id, imported when it is asked for; it holds an `EXPERIMENT`.
 from __future__ import annotations
 
 EXPERIMENTS = {
+    "table1": "width, resolution and depth multipliers: activations, size, MAdds (counts)",
+    "fig2": "MobileNetV3 fed smaller images: plain, upsampled, zero-filled, skip-stride, space-to-depth",
+    "table2": "the isometric family, depth × internal resolution × width (counts)",
+    "fig7": "table4 as a figure",
+    "fig8": "receptive field by depth (counts)",
     "table4": "input against internal resolution, isometric networks",
 }
 """What can be run, by id, in the paper's order."""

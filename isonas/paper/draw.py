@@ -106,3 +106,37 @@ def lines(
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
         axes.legend()
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One row of a dot plot; rows of one `group` share colour and mark."""
+
+    label: str
+    found: Interval
+    group: int = 0
+
+
+def dot_rows(axes: Any, rows: Sequence[Dot]) -> None:
+    """Accuracies as dots with 95% intervals, the first row on top."""
+    for place, row in enumerate(rows):
+        half = 100 * row.found.half if math.isfinite(row.found.half) else 0.0
+        axes.errorbar(
+            100 * row.found.mean,
+            place,
+            xerr=half,
+            color=COLOURS[row.group % len(COLOURS)],
+            marker=MARKS[row.group % len(MARKS)],
+            markersize=6,
+            capsize=3,
+        )
+    axes.set_yticks(range(len(rows)), [row.label for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel("top-1 (%), mean and 95% interval over seeds")
+
+
+def dots(figure: Any, rows: Sequence[Dot], title: str) -> None:
+    """A figure of one dot plot."""
+    axes = figure.subplots()
+    dot_rows(axes, rows)
+    axes.set_title(title)

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from isonas.genome import Genome
-from isonas.networks.build import build_network
 from isonas.paper.findings import Finding
 from isonas.training.recipe import Recipe
 
@@ -36,15 +34,6 @@ class Cell:
     build: Callable[[int, Mapping[str, Tensor]], nn.Module]
     internal_resolution: int | None = None
     after: str | None = None
-
-
-def isometric_cell(name: str, genome: Genome, input_side: int) -> Cell:
-    """The cell that trains a genome's network at an input, in pixels."""
-
-    def build(classes: int, weights: Mapping[str, Tensor]) -> nn.Module:
-        return build_network(genome, input_side, classes)
-
-    return Cell(name, str(genome), input_side, build, genome.internal_resolution)
 
 
 @dataclass(frozen=True)
