@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,27 @@ def remarks(experiment: Experiment, results: Results, report: Report) -> list[st
         trained = [one for one in results.trainings if one.seed < results.seeds]
         if failed := [one for one in trained if one.accuracy is None]:
             said.append(f"{len(failed)} trainings failed; the first ({failed[0].cell}): {failed[0].reason}.")
+        if weak := [cell.name for cell in experiment.cells(settings.scale) if _at_chance(results, cell.name)]:
+            said.append(
+                f"Not above chance ({100 / settings.classes:.1f}%): {', '.join(weak)}; what differs among "
+                "those says nothing."
+            )
         if len(trained) < wanted:
             said.append(f"{len(trained)} of {wanted} trainings are in.")
     return said
+
+
+def _at_chance(results: Results, cell: str) -> bool:
+    assert results.settings is not None
+    found = results.interval(cell)
+    return found is not None and found.mean - 2 * _one_se(results) <= 1 / results.settings.classes
+
+
+def _one_se(results: Results) -> float:
+    """The binomial standard error of a guess on the scored images."""
+    assert results.settings is not None
+    chance = 1 / results.settings.classes
+    return math.sqrt(chance * (1 - chance) / results.settings.scored_images)
 
 
 def _measured(settings: Settings) -> str:

@@ -111,11 +111,13 @@ MAY_CHANGE = ("data", "threads")
 
 @dataclass(frozen=True)
 class Results:
-    """The trainings there are, of `seeds` asked for; no settings where nothing is trained."""
+    """The trainings there are, of `seeds` asked for, and the folder they are kept in; neither folder nor
+    settings where nothing is trained."""
 
     settings: Settings | None
     seeds: int
     trainings: tuple[Training, ...]
+    folder: Path | None = None
 
     @cached_property
     def _accuracy(self) -> dict[tuple[str, int], float]:
@@ -179,6 +181,11 @@ def read_results(path: Path) -> tuple[Settings, list[Training]] | None:
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise LogError(f"{path} holds no results that can be read ({reason}); move it away.") from None
+
+
+def weights_path(folder: Path, cell: str, seed: int) -> Path:
+    """Where the trained weights of a cell lie that another cell, or a figure, starts from."""
+    return folder / "weights" / f"{cell}-{seed}.safetensors"
 
 
 def changed(recorded: Settings, given: Settings) -> list[str]:

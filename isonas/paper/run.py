@@ -27,7 +27,16 @@ from isonas.evaluation import EpochResult
 from isonas.paper.counts import count
 from isonas.paper.experiment import Cell, Experiment
 from isonas.paper.images import Part, part_of
-from isonas.paper.results import RESULTS, Results, Settings, Training, changed, read_results, write_results
+from isonas.paper.results import (
+    RESULTS,
+    Results,
+    Settings,
+    Training,
+    changed,
+    read_results,
+    weights_path,
+    write_results,
+)
 from isonas.training.deployed import Upsampled
 from isonas.training.loop import Checkpoint, on_device, prepare, train, training_errors
 from isonas.training.machine import Machine
@@ -87,17 +96,12 @@ def trainings(folder: Path, plan: Plan) -> Iterator[tuple[Training, Results]]:
                     done.append(_trained(folder, plan, cell, seed))
                     write_results(folder / RESULTS, plan.settings, done)
                     (folder / _UNFINISHED).unlink(missing_ok=True)
-                    yield done[-1], Results(plan.settings, plan.seeds, tuple(done))
+                    yield done[-1], Results(plan.settings, plan.seeds, tuple(done), folder)
 
 
 def results_of(folder: Path, plan: Plan) -> Results:
     """The results that the folder holds; raises as `trainings` does."""
-    return Results(plan.settings, plan.seeds, tuple(_recorded(folder, plan.settings)))
-
-
-def weights_path(folder: Path, cell: str, seed: int) -> Path:
-    """Where the trained weights of a cell lie that another cell, or a figure, starts from."""
-    return folder / "weights" / f"{cell}-{seed}.safetensors"
+    return Results(plan.settings, plan.seeds, tuple(_recorded(folder, plan.settings)), folder)
 
 
 def _recorded(folder: Path, settings: Settings) -> list[Training]:
