@@ -11,7 +11,7 @@ EXPERIMENTS = {
     "fig2": "MobileNetV3 fed smaller images: plain, upsampled, zero-filled, skip-stride, space-to-depth",
     "fig3": "width against resolution, both families",
     "table2": "the isometric family, depth × internal resolution × width (counts)",
-    "fig6": "first-layer filters: blob-like and maze-like, and training with one kind fixed",
+    "fig6": "first-layer filters: blob-like and maze-like, and training with half of them fixed",
     "fig7": "table4 as a figure",
     "fig8": "receptive field by depth (counts)",
     "table3": "dilated MobileNetV3",

@@ -53,8 +53,8 @@ def save(draw: Callable[[Any], None], stem: Path) -> list[Path]:
     return made
 
 
-def band(axes: Any, line: Band, place: int) -> None:
-    """One line of percentages with error bars, in the `place`-th colour and mark."""
+def band(axes: Any, line: Band, place: int, *, joined: bool = True) -> None:
+    """Percentages with error bars in the `place`-th colour and mark, with a line through them if `joined`."""
     x = [at for at, _ in line.points]
     y = [100 * found.mean for _, found in line.points]
     half = [100 * found.half if math.isfinite(found.half) else 0.0 for _, found in line.points]
@@ -67,6 +67,7 @@ def band(axes: Any, line: Band, place: int) -> None:
         marker=MARKS[place % len(MARKS)],
         markersize=5,
         capsize=3,
+        linestyle="-" if joined else "none",
         linewidth=1.5,
     )
 
@@ -106,6 +107,17 @@ def lines(
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
         axes.legend()
+
+
+def logarithmic_axis(axes: Any, name: str) -> None:
+    """A logarithmic axis ("x" or "y"), marked at 1, 2 and 5 of each power of ten in plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set(**{f"{name}scale": "log"})
+    axis = axes.xaxis if name == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:,.10g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from isonas.genome import Genome
 from isonas.paper.cells import isometric_cell, mobilenetv3_cell
-from isonas.paper.draw import Band, band
+from isonas.paper.draw import Band, band, logarithmic_axis
 from isonas.paper.experiment import FULL, SMALL, SMOKE, Cell, Experiment, Report
 from isonas.paper.findings import Finding, rises
 from isonas.paper.grids import counted, trained
@@ -103,7 +103,7 @@ def _draw(figure: Any, results: Results, scale: str) -> None:
                 if (one := results.of(name)) and (found := results.interval(name))
             )
             band(axes, Band(label, points), place)
-        axes.set_xscale("log")
+        logarithmic_axis(axes, "x")
         axes.set_xlabel("MAdds (millions)")
         axes.set_title(title)
         axes.legend()

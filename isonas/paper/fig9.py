@@ -15,7 +15,7 @@ from typing import Any
 
 from isonas.genome import Genome
 from isonas.paper.cells import isometric_cell, mobilenetv3_cell
-from isonas.paper.draw import Band, band
+from isonas.paper.draw import Band, band, logarithmic_axis
 from isonas.paper.experiment import FULL, SMALL, SMOKE, Cell, Experiment, Report
 from isonas.paper.findings import Finding, rises
 from isonas.paper.grids import counted, trained
@@ -92,7 +92,7 @@ def _draw(figure: Any, results: Results, scale: str) -> None:
         "MobileNetV3": [f"mobilenetv3-w{width:g}" for width in WIDTHS[scale]],
     }
     costs: tuple[tuple[str, Callable[[Training], float]], ...] = (
-        ("largest tensor without the image (thousand elements)", lambda one: _memory(one) / 1e3),
+        ("largest tensor without\nthe image (thousand elements)", lambda one: _memory(one) / 1e3),
         ("params (thousands)", lambda one: one.counts.params / 1e3),
         ("MAdds (millions)", lambda one: one.counts.madds / 1e6),
     )
@@ -104,8 +104,8 @@ def _draw(figure: Any, results: Results, scale: str) -> None:
                 for name in names
                 if (one := results.of(name)) and (found := results.interval(name))
             )
-            band(axis, Band(family_name, tuple((x, found) for x, _, found in points)), place)
-        axis.set_xscale("log")
+            band(axis, Band(family_name, tuple((x, found) for x, _, found in points)), place, joined=False)
+        logarithmic_axis(axis, "x")
         axis.set_xlabel(label)
     axes[0].set_ylabel("top-1 (%), mean and 95% interval")
     axes[0].legend()
