@@ -8,6 +8,7 @@
     ├── ExportError              a network that cannot be exported as asked
     └── UsageError               exit code 2: what was typed, or a file written by hand, is wrong
         ├── GenomeError          a genome that does not exist
+        ├── FeedingError         a way to feed images to a network that does not exist, or does not fit
         ├── SpaceError           a search space that cannot be enumerated
         ├── BudgetError          a limit that cannot be read, or that nothing meets
         └── RunError             a run that exists, does not exist, or was started with other inputs
@@ -52,6 +53,10 @@ class UsageError(IsonasError):
 
 class GenomeError(UsageError):
     """A genome that does not exist: text that does not parse, or values outside their range."""
+
+
+class FeedingError(UsageError):
+    """A way to feed images to a network that does not exist, or that does not fit the image or network."""
 
 
 class SpaceError(UsageError):

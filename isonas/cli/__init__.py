@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "Put images to trained weights: top-1, top-5, class by class.",
     "export": "Write a genome's trained network as files that PyTorch alone can load.",
     "fidelity": "Tell how well a run's short trainings rank its genomes.",
+    "paper": "List the tables and figures of the paper, or run one.",
     "bench": "Measure isonas itself.",
 }
 

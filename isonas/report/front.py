@@ -29,6 +29,17 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """A network that no run has trained, and its costs under a run's convention."""
+
+    network: str
+    peak_bytes: int
+    madds: int
+    params: int
+    weight_bytes: int
+
+
+@dataclass(frozen=True)
 class Front:
     """The non-dominated complete trials of runs, lowest error first, and their hypervolume.
 
@@ -92,13 +103,16 @@ def front_document(front: Front) -> dict[str, Any]:
     }
 
 
-def front_csv(front: Front) -> str:
-    """The front as CSV, with a header."""
+def front_csv(front: Front, baselines: Sequence[Baseline] = ()) -> str:
+    """The front as CSV, with a header; baselines after it, without error and trial."""
     text = io.StringIO()
     columns = (*COLUMNS, "run") if front.several else COLUMNS
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(_row(front, member) for member in front.members)
+    for baseline in baselines:
+        costs = {name: getattr(baseline, name) for name in ("peak_bytes", "madds", "params", "weight_bytes")}
+        writer.writerow({"genome": baseline.network, **costs})
     return text.getvalue()
 
 
@@ -128,6 +142,29 @@ def front_table(front: Front) -> Table:
             format_bytes(trial.weight_bytes),
             str(trial.number),
             *([str(member.run)] if front.several else []),
+        )
+    return table
+
+
+def baseline_table(name: str, baselines: Sequence[Baseline], front: Front) -> Table:
+    """Baselines for people, in the columns of the front's table that they have."""
+    budget = front.inputs.budget
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in (
+        f"{name} (not trained)",
+        f"peak ({budget.memory_model}, {budget.dtype})",
+        "MAdds",
+        "params",
+        "weights",
+    ):
+        table.add_column(title, justify="right" if table.columns else "left", no_wrap=True)
+    for baseline in baselines:
+        table.add_row(
+            baseline.network,
+            format_bytes(baseline.peak_bytes),
+            format_count(baseline.madds),
+            format_count(baseline.params),
+            format_bytes(baseline.weight_bytes),
         )
     return table
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from isonas.hardware import format_bytes
 from isonas.objectives import front_of
 from isonas.report.console import console
-from isonas.report.front import Front, format_count, front_table
+from isonas.report.front import Baseline, Front, baseline_table, format_count, front_table
 from isonas.search.log import COMPLETE, FAILED, STOPPED, Trial
 from isonas.search.study import Study
 
@@ -65,6 +65,13 @@ def print_front(front: Front) -> None:
     out.print(front_table(front))
     axes = ", ".join(front.reference.objectives)
     out.print(f"\n{len(front.members)} on the front; hypervolume {front.hypervolume:.4f} of ({axes}).")
+
+
+def print_baselines(name: str, baselines: Sequence[Baseline], front: Front) -> None:
+    """Baselines as a table under a front, on the standard output."""
+    out = console()
+    out.print()
+    out.print(baseline_table(name, baselines, front))
 
 
 def print_next(run: Path, front: Front) -> None:

@@ -16,13 +16,16 @@ from torch.nn import functional
 
 
 def speed_up_depthwise(network: nn.Module) -> None:
-    """Let every depthwise convolution above 3×3 of a network train through `depthwise`, in place.
+    """Let a network's depthwise convolutions above 3×3 train through `depthwise`, in place.
 
-    Parameters, their names and what is computed stay as they are. Worth it for bf16 on a CPU.
+    Strided and dilated ones are left as they are. Parameters, their names and what is computed stay
+    as they are. Worth it for bf16 on a CPU.
     """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d) and layer.groups > 1 and layer.kernel_size[0] > 3:
-            layer.forward = partial(_forward, layer)  # type: ignore[method-assign]
+            padded = layer.padding == tuple(size // 2 for size in layer.kernel_size)
+            if padded and layer.stride == layer.dilation == (1, 1):
+                layer.forward = partial(_forward, layer)  # type: ignore[method-assign]
 
 
 def _forward(layer: nn.Conv2d, x: Tensor) -> Tensor:

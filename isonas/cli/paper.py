@@ -1,0 +1,130 @@
+"""`isonas paper`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from isonas.cli.options import cache_option, json_option
+from isonas.errors import UsageError
+
+if TYPE_CHECKING:
+    from isonas.paper.experiment import Experiment
+    from isonas.paper.results import Results
+
+SCALES = ("smoke", "small", "full")
+
+
+@click.command()
+@click.argument("name", metavar="[ID]", required=False)
+@click.option(
+    "--scale",
+    default="small",
+    show_default=True,
+    type=click.Choice(SCALES),
+    help="smoke: seconds, to see that it runs; small: half an hour on one core; full: the paper's setting.",
+)
+@click.option(
+    "--data",
+    help="Images to train on: clutter, digits, synthetic, imagenet32:DIR, parquet:PATH or folder:DIR.",
+)
+@click.option(
+    "--run",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the results. Default: runs/paper-<id>-<scale>.",
+)
+@click.option("--seeds", type=click.IntRange(1, 1000), help="Fresh starts of every network, in all.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads of a training. Default: all usable.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    help="Where networks train.",
+)
+@click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "bf16", "fp32"]),
+    help="Number format of trainings; auto measures whether bf16 is fast here.",
+)
+@cache_option
+@json_option
+def paper(name: str | None, as_json: bool, **options: Any) -> None:
+    """List the tables and figures of the paper, or run the one called ID.
+
+    Those that count networks need no data. Those that train keep every finished training in the
+    folder's results.parquet: where this was killed, the same command goes on, and more --seeds add to
+    what is there. Each writes report.json and draws figure.png and figure.svg.
+
+    \b
+    Example:
+      isonas paper table4 --data parquet:imagenet100-64
+    """
+    from isonas.paper import EXPERIMENTS
+
+    if name is None:
+        _list(as_json)
+        return
+    if name not in EXPERIMENTS:
+        raise UsageError(f"isonas paper {name!r} is unknown; give one of {', '.join(EXPERIMENTS)}.")
+    import importlib
+
+    from isonas.paper.draw import require_matplotlib
+    from isonas.paper.outcome import document, print_report, write_outcome
+    from isonas.paper.results import Results
+
+    experiment: Experiment = importlib.import_module(f"isonas.paper.{name}").EXPERIMENT
+    require_matplotlib()
+    scale = options["scale"]
+    folder = options["run"] or Path("runs") / f"paper-{experiment.trainings}-{scale}"
+    results = _train(experiment, folder, options) if experiment.scales else Results(None, 0, ())
+    report = experiment.report(results)
+    made = write_outcome(folder, experiment, results, report)
+    if as_json:
+        click.echo(json.dumps(document(experiment, results, report), indent=2))
+    else:
+        print_report(experiment, results, report)
+    click.echo(f"isonas: wrote {', '.join(str(path) for path in made)}.", err=True)
+
+
+def _train(experiment: Experiment, folder: Path, options: dict[str, Any]) -> Results:
+    from isonas.cli.resolve import cache_folder
+    from isonas.data.sources import open_dataset
+    from isonas.paper.outcome import training_line, write_outcome
+    from isonas.paper.run import plan_of, results_of, trainings
+    from isonas.training.machine import probe_machine
+
+    if options["data"] is None:
+        raise UsageError(
+            f"isonas paper {experiment.id} trains networks; give the images with --data, such as "
+            "--data clutter or --data parquet:PATH."
+        )
+    data = open_dataset(options["data"], cache_folder(options))
+    machine = probe_machine(options["device"], options["threads"], options["precision"])
+    plan = plan_of(experiment, options["scale"], data, machine, options["seeds"])
+    total = plan.seeds * len(experiment.cells(options["scale"]))
+    try:
+        for training, results in trainings(folder, plan):
+            click.echo(training_line(training, results, total), err=True)
+            if len(results.trainings) % len(experiment.cells(options["scale"])) == 0:
+                # A whole seed more: what is known so far can be looked at.
+                write_outcome(folder, experiment, results, experiment.report(results))
+    except KeyboardInterrupt:
+        click.echo("\nStopped; every finished training is kept: give the same command again.", err=True)
+        raise
+    return results_of(folder, plan)
+
+
+def _list(as_json: bool) -> None:
+    from isonas.paper import EXPERIMENTS
+
+    if as_json:
+        click.echo(json.dumps(EXPERIMENTS, indent=2))
+        return
+    for name, title in EXPERIMENTS.items():
+        click.echo(f"{name:8}  {title}")

@@ -1,0 +1,26 @@
+"""How much the experiments train at each scale; an experiment that needs more or less says so itself."""
+
+from __future__ import annotations
+
+from isonas.paper.experiment import FULL, SMALL, SMOKE, Scale
+from isonas.training.recipe import Recipe
+
+FULL_RECIPE = Recipe(epochs=90, epoch_images=None, batch_size=256, peak_rate=0.05, weight_decay=4e-5)
+"""One cycle of SGD to a peak rate of 0.4 at batch 256; the paper trained with MobileNetV3's RMSProp."""
+
+
+def scales(*, classes: int, images: int, epochs: int, smaller: str, seeds: int = 3) -> dict[str, Scale]:
+    """The three scales of an experiment, of which the small one is given."""
+    small = Recipe(epochs=epochs, epoch_images=None)
+    return {
+        SMOKE: Scale(4, 96, Recipe(epochs=2, epoch_images=None, batch_size=16), 2, "A test of the program."),
+        SMALL: Scale(classes, images, small, seeds, smaller),
+        FULL: Scale(
+            None,
+            None,
+            FULL_RECIPE,
+            1,
+            "The networks and inputs are the paper's. The recipe is 90 epochs of SGD in one cycle and no "
+            "augmentation but mirroring and shifts, where the paper has MobileNetV3's, longer one.",
+        ),
+    }
