@@ -1,4 +1,4 @@
-"""A multiply-add counter that knows nothing of isonas: hooks on PyTorch's own layers."""
+"""A multiply-add counter of its own: hooks on PyTorch's layers. Of isonas it knows that pooling is free."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-FREE = (nn.BatchNorm2d, nn.Hardswish, nn.ReLU, nn.Hardsigmoid, nn.AvgPool2d, nn.Identity)
+from isonas.networks.isometric import Pool
+
+FREE = (nn.BatchNorm2d, nn.Hardswish, nn.ReLU, nn.Hardsigmoid, nn.AvgPool2d, nn.Identity, Pool)
 
 
 def count_madds(network: nn.Module, input_side: int) -> int:
