@@ -33,7 +33,7 @@ def front(runs: tuple[Path, ...], as_csv: bool, families: tuple[str, ...], as_js
     """Print the Pareto front of one run, or the common front of several.
 
     \b
-    Examples:
+    Example:
       isonas front runs/sample
       isonas front runs/sample --with mobilenetv3 --with paper
     """
