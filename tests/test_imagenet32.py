@@ -6,6 +6,7 @@ import hashlib
 import io
 import pickle
 import pickletools
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -230,6 +231,17 @@ def test_the_restricted_unpickler_agrees_with_pickle(array: Any, protocol: int, 
     assert (found["n"], found["s"]) == (trusted["n"], trusted["s"])
 
 
+def test_a_huge_memo_index_costs_no_memory() -> None:
+    """LONG_BINPUT 2³⁰: the C unpickler would set aside 16 GiB for it."""
+    tracemalloc.start()
+    try:
+        assert unpickle_dict(io.BytesIO(b"}r\x00\x00\x00\x40.")) == {}
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@settings(deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 600))
 def test_damage_is_told_whatever_it_is(noise: bytes, place: int) -> None:
     whole = python2_protocol2(rows(2), [1, 2])

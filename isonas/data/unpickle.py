@@ -51,7 +51,9 @@ def unpickle_dict(stream: BinaryIO) -> dict[str, Any]:
         raise RefusedPickle(f"is damaged or no pickle ({str(error).rstrip('.')})") from None
 
 
-class _Restricted(pickle.Unpickler):
+# The C unpickler sets aside as much memory as the largest memo index asks for, gigabytes where a damaged
+# file names one; the one in Python does not.
+class _Restricted(pickle._Unpickler):
     def __init__(self, stream: BinaryIO) -> None:
         # Python 2 pickled bytes and text alike; as bytes an array's content is not decoded in vain.
         super().__init__(stream, encoding="bytes")
