@@ -29,6 +29,7 @@ from isonas.paper.experiment import Cell, Experiment
 from isonas.paper.images import Part, part_of
 from isonas.paper.results import (
     RESULTS,
+    Counts,
     Results,
     Settings,
     Training,
@@ -90,10 +91,11 @@ def trainings(folder: Path, plan: Plan) -> Iterator[tuple[Training, Results]]:
     with _held(folder):
         done = _recorded(folder, plan.settings)
         have = {(one.cell, one.seed) for one in done}
+        counts: dict[str, Counts] = {}
         for seed in range(plan.seeds):
             for cell in plan.experiment.cells(plan.scale):
                 if (cell.name, seed) not in have:
-                    done.append(_trained(folder, plan, cell, seed))
+                    done.append(_trained(folder, plan, cell, seed, counts))
                     write_results(folder / RESULTS, plan.settings, done)
                     (folder / _UNFINISHED).unlink(missing_ok=True)
                     yield done[-1], Results(plan.settings, plan.seeds, tuple(done), folder)
@@ -117,14 +119,15 @@ def _recorded(folder: Path, settings: Settings) -> list[Training]:
     return done
 
 
-def _trained(folder: Path, plan: Plan, cell: Cell, seed: int) -> Training:
-    """One cell trained from one seed, or from where it was left."""
+def _trained(folder: Path, plan: Plan, cell: Cell, seed: int, counts: dict[str, Counts]) -> Training:
+    """One cell trained from one seed, or from where it was left; `counts` are those known by cell."""
     machine, part = plan.machine, plan.part
     weights = load_file(weights_path(folder, cell.after, seed)) if cell.after else {}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = cell.build(len(part.class_names), weights)
-    counts = count(network, cell.input_side)
+    if cell.name not in counts:
+        counts[cell.name] = count(network, cell.input_side)
     training, scored = part.at(cell.input_side)
     whole = network if training.side == cell.input_side else Upsampled(network, cell.input_side)
     curve, checkpoint = _left(folder, cell, seed)
@@ -162,7 +165,7 @@ def _trained(folder: Path, plan: Plan, cell: Cell, seed: int) -> Training:
         network=cell.network,
         input_side=cell.input_side,
         internal_resolution=cell.internal_resolution,
-        counts=counts,
+        counts=counts[cell.name],
         accuracy=1 - last.error if last else None,
         accuracy_se=last.error_se if last else None,
         curve_accuracy=tuple(1 - result.error for result in curve),

@@ -1,0 +1,305 @@
+"""The experiments: run, resumed and refused; baselines beside a front."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import filelock
+import pyarrow.parquet as pq
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+import isonas.paper.run as paper_run
+from isonas.cli import main
+from isonas.cost import Deployment, MemoryModel, madds, params, peak_activations
+from isonas.data.dataset import Dataset
+from isonas.data.synthetic import synthetic
+from isonas.errors import LogError, RunError
+from isonas.genome import parse_genome
+from isonas.hardware import Budget
+from isonas.networks.mobilenetv3_plan import plan_mobilenetv3
+from isonas.paper import EXPERIMENTS
+from isonas.paper.baselines import baselines
+from isonas.paper.experiment import Experiment
+from isonas.paper.results import Counts, Training, read_results
+from isonas.paper.run import Plan, plan_of, trainings
+from isonas.paper.table4 import EXPERIMENT as TABLE4
+from isonas.paper.table4 import cell_name
+from isonas.space import columns_of
+from isonas.training import loop
+from isonas.training.machine import Machine
+from tests.counting import count_madds
+
+CPU = Machine("cpu", "fp32", 1)
+SMOKE = ["--scale", "smoke", "--data", "synthetic", "--precision", "fp32", "--threads", "1"]
+TRAINED = [name for name in EXPERIMENTS if name not in ("table1", "table2", "fig8")]
+
+
+def isonas(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def experiment_of(name: str) -> Experiment:
+    experiment = importlib.import_module(f"isonas.paper.{name}").EXPERIMENT
+    assert isinstance(experiment, Experiment)
+    return experiment
+
+
+def smoke_plan(data: Dataset | None = None, experiment: Experiment = TABLE4, seeds: int = 2) -> Plan:
+    return plan_of(experiment, "smoke", data or synthetic(), CPU, seeds)
+
+
+def timeless(training: Training) -> Training:
+    return replace(training, seconds=0.0)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_runs_and_is_whole(name: str, tmp_path: Path) -> None:
+    done = isonas("paper", name, *SMOKE, "--run", tmp_path, "--json")
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    experiment = experiment_of(name)
+    assert experiment.id == name
+    assert all(len(row) == len(grid["header"]) for grid in document["tables"] for row in grid["rows"])
+    ending = "" if experiment.trainings == name else f"-{name}"
+    assert json.loads((tmp_path / f"report{ending}.json").read_text()) == document
+    assert ElementTree.parse(tmp_path / f"figure{ending}.svg").getroot().tag.endswith("svg")
+    assert (tmp_path / f"figure{ending}.png").read_bytes().startswith(b"\x89PNG")
+    if name not in TRAINED:
+        assert document["settings"] is None
+        assert not (tmp_path / "results.parquet").exists()
+        return
+    rows = pq.read_table(tmp_path / "results.parquet").to_pylist()
+    cells = {cell.name: cell for cell in experiment.cells("smoke")}
+    assert [(row["cell"], row["seed"]) for row in rows] == [(one, seed) for seed in (0, 1) for one in cells]
+    assert document["findings"]
+    for row in rows:
+        assert row["accuracy"] == row["curve_accuracy"][-1]
+        assert len(row["curve_accuracy"]) == len(row["curve_loss"]) == 2
+        p = row["accuracy"]
+        assert row["accuracy_se"] == pytest.approx(math.sqrt(p * (1 - p) / 120))
+        if row["network"].count("_") == 6 - ("shared" not in row["network"]):
+            at, columns = Deployment(row["input_side"], 4), columns_of([parse_genome(row["network"])])
+            assert row["params"] == params(columns, at)[0]
+            assert row["madds"] == madds(columns, at)[0]
+            for model in MemoryModel:
+                assert row[f"activations_{model}"] == peak_activations(columns, at, model)[0]
+
+
+@pytest.mark.parametrize("scale", ["small", pytest.param("full", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_cell_is_a_network_for_its_input(name: str, scale: str) -> None:
+    experiment = experiment_of(name)
+    cells = experiment.cells(scale)
+    assert len({cell.name for cell in cells}) == len(cells)
+    for place, cell in enumerate(cells):
+        if cell.after:
+            # It starts from the weights of a cell that is trained before it.
+            assert cell.after in {other.name for other in cells[:place]}
+            continue
+        with torch.device("meta"):
+            network = cell.build(10, {})
+            seen = network.eval()(torch.empty(1, 3, cell.input_side, cell.input_side))
+        assert seen.shape == (1, 10)
+
+
+def test_full_scale_is_the_papers_networks() -> None:
+    cells = {cell.name: cell for cell in TABLE4.cells("full")}
+    assert len(cells) == 12
+    one = cells[cell_name(14, 224)]
+    assert one.network == "isonet_l32_c128_r14_e6_se4_s2d"
+    base = next(cell for cell in experiment_of("fig2").cells("full") if cell.name == "base")
+    with torch.device("meta"):
+        network = base.build(1000, {})
+    assert sum(parameter.numel() for parameter in network.parameters()) == 5_483_032
+    assert count_madds(network, 224) == 216_589_760
+
+
+def test_table2_holds_the_fixed_points() -> None:
+    document = json.loads(isonas("paper", "table2", "--json", "--run", "x").stdout)
+    by_name = {row[0]: row for row in document["tables"][0]["rows"]}
+    assert len(by_name) == 3 * 4 * 3
+    assert by_name["isonet_l16_c64_r14_e6_se4_s2d"][2:4] == ["4,420,968", "187,688,960"]
+    assert by_name["isonet_l32_c64_r7_e6_se4_s2d"][2:4] == ["6,624,104", "99,153,920"]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_interrupted_anywhere_and_resumed_is_uninterrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paper_run, "_SAVED_EVERY_SECONDS", 0.0)
+    whole = [timeless(one) for one, _ in trainings(tmp_path / "whole", smoke_plan())]
+    real = loop.train
+
+    def stopped_after_one(*arguments: object, **options: object) -> object:
+        for epoch in real(*arguments, **options):  # type: ignore[arg-type]
+            yield epoch
+            raise KeyboardInterrupt
+
+    plan, folder = smoke_plan(), tmp_path / "cut"
+    first = next(iter(trainings(folder, plan)))[0]
+    assert timeless(first) == whole[0]
+    monkeypatch.setattr(paper_run, "train", stopped_after_one)
+    with pytest.raises(KeyboardInterrupt):
+        list(trainings(folder, plan))
+    left = torch.load(folder / "unfinished.pt", weights_only=True)
+    assert (left["cell"], left["seed"], len(left["curve"])) == (whole[1].cell, 0, 1)
+    epochs: list[int] = []
+
+    def counted(*arguments: object, **options: object) -> object:
+        for epoch in real(*arguments, **options):  # type: ignore[arg-type]
+            epochs.append(epoch[0].epoch)
+            yield epoch
+
+    monkeypatch.setattr(paper_run, "train", counted)
+    rest = [timeless(one) for one, _ in trainings(folder, plan)]
+    assert [timeless(first), *rest] == whole
+    assert epochs[:3] == [2, 1, 2]
+    assert not (folder / "unfinished.pt").exists()
+    assert list(trainings(folder, plan)) == []
+
+
+def test_killed_by_the_system_it_goes_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "isonas", "paper", "table4", *SMOKE, "--seeds", "40", "--run", str(run)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not (run / "results.parquet").exists() and process.poll() is None:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    found = read_results(run / "results.parquet")
+    assert found is not None
+    assert 1 <= len(found[1]) < 240
+    list(trainings(run, smoke_plan()))
+    again = read_results(run / "results.parquet")
+    whole = [timeless(one) for one, _ in trainings(tmp_path / "whole", smoke_plan())]
+    assert again is not None
+    both_seeds = [timeless(one) for one in again[1] if one.seed < 2]
+    assert both_seeds == whole
+
+
+def test_changed_settings_are_refused_by_name(tmp_path: Path) -> None:
+    plan = smoke_plan()
+    next(iter(trainings(tmp_path, plan)))
+    recipe = replace(plan.settings.recipe, epochs=5)
+    for settings, names in (
+        (replace(plan.settings, recipe=recipe), "recipe.epochs"),
+        (replace(plan.settings, precision="bf16", images=95), "images, precision"),
+        (replace(plan.settings, cells={**plan.settings.cells, "r2-input2": "another"}), "cells.r2-input2"),
+        (replace(plan.settings, data_fingerprint="other"), "data_fingerprint"),
+    ):
+        with pytest.raises(RunError, match=f"other settings: {names};"):
+            list(trainings(tmp_path, replace(plan, settings=settings)))
+    moved = replace(plan.settings, data="folder:elsewhere", threads=2)
+    assert len(list(trainings(tmp_path, replace(plan, settings=moved)))) == 11
+
+
+def test_one_writer_a_folder(tmp_path: Path) -> None:
+    with filelock.FileLock(tmp_path / "lock"), pytest.raises(LogError, match="another process"):
+        list(trainings(tmp_path, smoke_plan()))
+
+
+def test_a_training_that_fails_is_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = experiment_of("sharing").cells("smoke")
+    blind = replace(cells[0], build=lambda classes, weights: torch.nn.Identity())
+    experiment = replace(experiment_of("sharing"), cells=lambda scale: (blind, *cells[1:]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paper_run, "count", lambda network, side: Counts(0, 0, {}))
+        found = [one for one, _ in trainings(tmp_path, smoke_plan(experiment=experiment, seeds=1))]
+    assert found[0].accuracy is None
+    assert found[0].reason is not None
+    assert all(one.accuracy is not None for one in found[1:])
+    kept = read_results(tmp_path / "results.parquet")
+    assert kept is not None
+    assert kept[1][0].reason == found[0].reason
+
+
+def test_a_torn_file_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "results.parquet").write_bytes(b"PAR1 and no more")
+    done = isonas("paper", "table4", *SMOKE, "--run", tmp_path)
+    assert done.exit_code == 1
+    assert "holds no results that can be read" in done.stderr
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("says", "arguments"),
+    [
+        ("is unknown; give one of table1", "table9"),
+        ("give the images with --data", "table4"),
+        ("--data 'nowhere' is unknown", "table4 --data nowhere"),
+        ("is not one of", "table4 --scale huge"),
+    ],
+)
+def test_mistakes_get_one_sentence(says: str, arguments: str) -> None:
+    done = isonas("paper", *arguments.split())
+    assert done.exit_code == 2
+    assert says in done.stderr
+
+
+def test_the_list_is_the_papers() -> None:
+    ids = [
+        "table1",
+        "fig2",
+        "fig3",
+        "table2",
+        "fig6",
+        "fig7",
+        "fig8",
+        "table3",
+        "table4",
+        "fig9",
+        "fig10",
+        "sharing",
+    ]
+    assert list(json.loads(isonas("paper", "--json").stdout)) == ids
+    assert [line.split()[0] for line in isonas("paper").stdout.splitlines()] == ids
+
+
+def test_baselines_are_costed_as_the_plan_and_the_closed_forms_say() -> None:
+    at = Deployment(224, 1000)
+    budget = Budget(memory_model=MemoryModel.LARGEST)
+    mobile, left_out = baselines("mobilenetv3", at, budget)
+    assert left_out == []
+    full = mobile[-1]
+    plan = plan_mobilenetv3()
+    assert (full.params, full.madds) == (5_483_032, 216_589_760)
+    assert full.peak_bytes == plan.largest_activation()
+    norms = sum(convolution.outputs for convolution in plan.convolutions)
+    gates = [(one.squeeze, one.depthwise.outputs) for one in plan.blocks if one.squeeze]
+    biases = norms + sum(s + e for s, e in gates) + 1280 + 1000
+    assert full.weight_bytes == (plan.params - 2 * norms - (biases - norms)) + 4 * biases
+    paper = baselines("paper", at, Budget(memory_model=MemoryModel.PAPER))
+    by_name = {one.network: one for one in paper[0]}
+    assert len(by_name) == 36
+    assert by_name["isonet_l32_c64_r7_e6_se4_s2d"].peak_bytes == 153_664
+
+
+def test_a_front_shows_baselines_and_says_what_does_not_fit() -> None:
+    sample = Path(__file__).parent.parent / "runs" / "sample"
+    plain = json.loads(isonas("front", sample, "--json").stdout)
+    done = isonas("front", sample, "--with", "paper", "--with", "mobilenetv3", "--json")
+    document = json.loads(done.stdout)
+    assert {key: document[key] for key in plain} == plain
+    assert [len(document["baselines"][name]) for name in ("paper", "mobilenetv3")] == [9, 4]
+    assert "27 networks of paper do not fit input 32" in done.stderr
+    table = isonas("front", sample, "--with", "mobilenetv3").stdout
+    assert "not trained" in table
+    rows = isonas("front", sample, "--with", "mobilenetv3", "--csv").stdout.splitlines()
+    assert len(rows) == 1 + len(plain["front"]) + 4
+    assert rows[-1].startswith("mobilenetv3_w1,,,")
