@@ -172,6 +172,21 @@ def test_search_resume_front_and_export_in_one_go(here: Path) -> None:
     assert (here / "runs" / "tiny-synthetic-2").is_dir()
 
 
+def test_a_trial_that_takes_too_long_is_a_failure_that_a_resume_keeps(here: Path) -> None:
+    typed = ["--data", "synthetic", "--epochs", "1", "--threads", "1", "--precision", "fp32", "--run", "run"]
+    started = isonas("search", *typed, "--trials", "2", "--trial-timeout", "0.000001s")
+    assert "Traceback" not in started.output
+    slow = read_trials(here / "run")[0]
+    assert [trial.state for trial in slow] == ["failed", "failed"]
+    assert all("took longer than 1e-06 s" in str(trial.reason) for trial in slow)
+    document("resume", "run", "--trials", "4", "--trial-timeout", "10m")
+    trials = read_trials(here / "run")[0]
+    assert trials[:2] == slow
+    assert [trial.state for trial in trials[2:]] == ["complete", "complete"]
+    assert all(trial.micro_batch == 32 for trial in trials[2:])
+    fails("--trial-timeout 'soon' is not a time", 2, "search", *typed[:-2], "--trial-timeout", "soon")
+
+
 def test_the_resume_flag_is_the_resume_command(here: Path) -> None:
     arguments = ["search", "tiny.yaml", *SHORT, "--sampler", "nsga2", "--run", "run"]
     document(*arguments, "--trials", "2")

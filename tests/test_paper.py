@@ -214,7 +214,7 @@ def test_one_writer_a_folder(tmp_path: Path) -> None:
         list(trainings(tmp_path, smoke_plan()))
 
 
-def test_a_training_that_fails_is_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_fails_is_a_record(tmp_path: Path) -> None:
     cells = experiment_of("sharing").cells("smoke")
     blind = replace(cells[0], build=lambda classes, weights: torch.nn.Identity())
     experiment = replace(experiment_of("sharing"), cells=lambda scale: (blind, *cells[1:]))
@@ -227,6 +227,18 @@ def test_a_training_that_fails_is_a_record(tmp_path: Path, monkeypatch: pytest.M
     kept = read_results(tmp_path / "results.parquet")
     assert kept is not None
     assert kept[1][0].reason == found[0].reason
+
+
+def test_what_starts_from_a_failed_training_is_left_out(tmp_path: Path) -> None:
+    """fig6's fixed halves start from the weights of the free network of their seed."""
+    first, *others = experiment_of("fig6").cells("smoke")
+    blind = replace(first, build=lambda classes, weights: torch.nn.Identity())
+    experiment = replace(experiment_of("fig6"), cells=lambda scale: (blind, *others))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paper_run, "count", lambda network, side: Counts(0, 0, {}))
+        found = [one for one, _ in trainings(tmp_path, smoke_plan(experiment=experiment, seeds=1))]
+    assert [one.cell for one in found] == [first.name]
+    assert found[0].reason is not None
 
 
 def test_a_torn_file_is_one_sentence(tmp_path: Path) -> None:

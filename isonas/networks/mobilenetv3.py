@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from isonas.networks.feeding import Feeding, Way
-from isonas.networks.isometric import SqueezeExcite
+from isonas.networks.isometric import Pool, SqueezeExcite
 from isonas.networks.mobilenetv3_plan import (
     BASE_SIDE,
     FEATURES,
@@ -46,6 +46,7 @@ class MobileNetV3(nn.Module):
         self.blocks = nn.ModuleList(PlannedBlock(block) for block in plan.blocks)
         self.head_conv = PlannedConv(plan.head)
         self.head_act = nn.Hardswish()
+        self.pool = Pool(keepdim=False)
         self.features = nn.Linear(plan.head.outputs, FEATURES)
         self.features_act = nn.Hardswish()
         self.classifier = nn.Linear(FEATURES, plan.classes)
@@ -68,7 +69,7 @@ class MobileNetV3(nn.Module):
 
     def forward_head(self, x: Tensor) -> Tensor:
         """Maps to logits."""
-        y: Tensor = self.classifier(self.features_act(self.features(x.mean((2, 3)))))
+        y: Tensor = self.classifier(self.features_act(self.features(self.pool(x))))
         return y
 
     def forward(self, x: Tensor) -> Tensor:

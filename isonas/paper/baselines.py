@@ -20,15 +20,15 @@ from isonas.paper.systems import family
 from isonas.report.front import Baseline
 from isonas.space import columns_of
 
-FAMILIES = ("mobilenetv3", "paper")
-"""MobileNetV3-Large at some widths, and the isometric networks of Table 2."""
-
 _WIDTHS = (0.35, 0.5, 0.75, 1.0)
 _DEPTHS, _RESOLUTIONS, _MULTIPLIERS = (8, 16, 32), (7, 14, 28, 56), (0.5, 1, 2)
 
 
 def baselines(family_name: str, at: Deployment, budget: Budget) -> tuple[list[Baseline], list[str]]:
-    """The baselines of one of `FAMILIES`, and the names of those that do not fit the input."""
+    """The baselines of a family, and the names of those that do not fit the input.
+
+    `mobilenetv3` is MobileNetV3-Large at some widths, `paper` the isometric networks of Table 2.
+    """
     if family_name == "mobilenetv3":
         return [_mobilenetv3(width, at, budget) for width in _WIDTHS], []
     fitting, left_out = [], []

@@ -14,7 +14,7 @@ from isonas.training.recipe import Recipe
 if TYPE_CHECKING:
     from isonas.paper.results import Results
 
-SMOKE, SMALL, FULL = SCALE_NAMES = ("smoke", "small", "full")
+SMOKE, SMALL, FULL = "smoke", "small", "full"
 """For tests, for one processor core, and the paper's own setting."""
 
 

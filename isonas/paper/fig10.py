@@ -23,7 +23,7 @@ from isonas.networks.parallel import Average, Split, batch_view, build_parallel,
 from isonas.paper.cells import isometric_cell
 from isonas.paper.draw import Dot, dot_rows
 from isonas.paper.experiment import FULL, SMALL, SMOKE, Cell, Experiment, Report
-from isonas.paper.findings import Finding, rises
+from isonas.paper.findings import Finding
 from isonas.paper.grids import counted, trained
 from isonas.paper.results import Results
 from isonas.paper.scales import scales
@@ -64,15 +64,14 @@ def cells(scale: str) -> tuple[Cell, ...]:
 
 def findings(results: Results) -> list[Finding]:
     """Swapped against naive, and each against one sub-network, by average."""
-    found = []
+    claims: list[tuple[str, dict[str, float]]] = []
     for average in Average:
         for better, worse in (("swapped", "naive"), ("naive", "one"), ("swapped", "one")):
             first = f"{better}-{average}"
             second = worse if worse == "one" else f"{worse}-{average}"
             claim = f"{better} beats {'one network' if worse == 'one' else worse}, {average} averaged"
-            if differences := results.paired({first: 1, second: -1}):
-                found.append(rises(claim, differences))
-    return found
+            claims.append((claim, {first: 1, second: -1}))
+    return results.rising(claims)
 
 
 def report(results: Results) -> Report:

@@ -16,7 +16,7 @@ from isonas.genome import Genome
 from isonas.paper.cells import isometric_cell, mobilenetv3_cell
 from isonas.paper.draw import Band, band, logarithmic_axis
 from isonas.paper.experiment import FULL, SMALL, SMOKE, Cell, Experiment, Report
-from isonas.paper.findings import Finding, rises
+from isonas.paper.findings import Finding
 from isonas.paper.grids import counted, trained
 from isonas.paper.results import Results
 from isonas.paper.scales import scales
@@ -66,11 +66,7 @@ def findings(results: Results, scale: str) -> list[Finding]:
         (f"isometric: c = {few} at r = {fine} beats c = {many} at r = {coarse}",
          _isometric(few, fine), _isometric(many, coarse)),
     )  # fmt: skip
-    found = []
-    for claim, first, second in pairs:
-        if differences := results.paired({first: 1, second: -1}):
-            found.append(rises(claim, differences))
-    return found
+    return results.rising((claim, {first: 1, second: -1}) for claim, first, second in pairs)
 
 
 def report(results: Results) -> Report:

@@ -26,7 +26,7 @@ from isonas.networks.filters import FilterKind, coarse_share, filter_grid, filte
 from isonas.paper.cells import isometric_cell
 from isonas.paper.draw import Dot, dot_rows
 from isonas.paper.experiment import FULL, SMALL, SMOKE, Cell, Experiment, Grid, Report
-from isonas.paper.findings import Finding, rises
+from isonas.paper.findings import Finding
 from isonas.paper.grids import trained
 from isonas.paper.results import Results, weights_path
 from isonas.paper.scales import scales
@@ -67,11 +67,7 @@ def findings(results: Results) -> list[Finding]:
         ("all filters, trained, beat the maze-like half, fixed", "free", MAZES),
         ("the blob-like half beats the maze-like half", BLOBS, MAZES),
     )
-    found = []
-    for claim, better, worse in claims:
-        if differences := results.paired({better: 1, worse: -1}):
-            found.append(rises(claim, differences))
-    return found
+    return results.rising((claim, {better: 1, worse: -1}) for claim, better, worse in claims)
 
 
 def report(results: Results) -> Report:

@@ -17,7 +17,7 @@ from isonas.genome import Genome
 from isonas.paper.cells import isometric_cell, mobilenetv3_cell
 from isonas.paper.draw import Band, band, logarithmic_axis
 from isonas.paper.experiment import FULL, SMALL, SMOKE, Cell, Experiment, Report
-from isonas.paper.findings import Finding, rises
+from isonas.paper.findings import Finding
 from isonas.paper.grids import counted, trained
 from isonas.paper.results import Results, Training
 from isonas.paper.scales import scales
@@ -50,7 +50,7 @@ def findings(results: Results, scale: str) -> list[Finding]:
 
     Which networks are compared follows from their memory alone, never from their accuracy.
     """
-    found = []
+    claims: list[tuple[str, dict[str, float]]] = []
     for width in WIDTHS[scale]:
         name = f"mobilenetv3-w{width:g}"
         if (mobile := results.of(name)) is None or LARGEST not in mobile.counts.activations:
@@ -68,9 +68,8 @@ def findings(results: Results, scale: str) -> list[Finding]:
             f"{chosen.cell} ({chosen.counts.activations[LARGEST]:,} elements) beats {name} "
             f"({mobile.counts.activations[LARGEST]:,} elements)"
         )
-        if differences := results.paired({chosen.cell: 1, name: -1}):
-            found.append(rises(claim, differences))
-    return found
+        claims.append((claim, {chosen.cell: 1, name: -1}))
+    return results.rising(claims)
 
 
 def report(results: Results) -> Report:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from isonas.atomic import write_atomically
 from isonas.cost import MemoryModel
 from isonas.errors import LogError
-from isonas.paper.findings import Interval, interval
+from isonas.paper.findings import Finding, Interval, interval, rises
 from isonas.training.recipe import Recipe
 
 RESULTS = "results.parquet"
@@ -134,6 +134,14 @@ class Results:
             sum(weight * self._accuracy[cell, seed] for cell, weight in weights.items())
             for seed in self.whole_seeds(list(weights))
         ]
+
+    def rising(self, claims: Iterable[tuple[str, dict[str, float]]]) -> list[Finding]:
+        """Of each claim that a weighted sum of accuracies is above zero what the seeds say.
+
+        Claims of which no seed has all cells are left out.
+        """
+        paired = [(claim, self.paired(weights)) for claim, weights in claims]
+        return [rises(claim, differences) for claim, differences in paired if differences]
 
     def interval(self, cell: str) -> Interval | None:
         """A cell's accuracy over the seeds there are, None where there is none."""

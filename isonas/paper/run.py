@@ -41,6 +41,7 @@ from isonas.paper.results import (
 from isonas.training.deployed import Upsampled
 from isonas.training.loop import Checkpoint, on_device, prepare, train, training_errors
 from isonas.training.machine import Machine
+from isonas.training.retrain_folder import writing
 
 _UNFINISHED = "unfinished.pt"
 _SAVED_EVERY_SECONDS = 60.0
@@ -85,7 +86,8 @@ def trainings(folder: Path, plan: Plan) -> Iterator[tuple[Training, Results]]:
     """Train what the folder has not yet; yields each new training and all results so far.
 
     All cells are trained from one seed before any from the next: stopped at any time, what is there is
-    the whole experiment, with fewer seeds. A training goes on from its last saved epoch. Raises RunError
+    the whole experiment, with fewer seeds. A cell whose start, another cell's weights, failed to train
+    is left out. A training goes on from its last saved epoch. Raises RunError
     where the folder holds results under other settings, LogError where it cannot be used.
     """
     with _held(folder):
@@ -94,7 +96,8 @@ def trainings(folder: Path, plan: Plan) -> Iterator[tuple[Training, Results]]:
         counts: dict[str, Counts] = {}
         for seed in range(plan.seeds):
             for cell in plan.experiment.cells(plan.scale):
-                if (cell.name, seed) not in have:
+                failed = {one.cell for one in done if one.seed == seed and one.reason is not None}
+                if (cell.name, seed) not in have and cell.after not in failed:
                     done.append(_trained(folder, plan, cell, seed, counts))
                     write_results(folder / RESULTS, plan.settings, done)
                     (folder / _UNFINISHED).unlink(missing_ok=True)
@@ -200,14 +203,14 @@ def _leave(folder: Path, cell: Cell, seed: int, curve: list[EpochResult], after:
         "network": after.network,
         "optimizer": after.optimizer,
     }
-    with _writing(folder):
+    with writing(folder):
         write_atomically(folder / _UNFINISHED, lambda stream: torch.save(document, stream))
 
 
 def _keep(path: Path, network: nn.Module) -> None:
     tensors: Mapping[str, Tensor] = network.state_dict()
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-    with _writing(path.parent):
+    with writing(path.parent):
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, lambda stream: stream.write(content))
 
@@ -215,7 +218,7 @@ def _keep(path: Path, network: nn.Module) -> None:
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """The folder, made where it is not there, held for writing by this process alone."""
-    with _writing(folder):
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / "lock", timeout=0)
         try:
@@ -226,15 +229,3 @@ def _held(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        # PyTorch's writer reports a full disk as a RuntimeError.
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise LogError(
-            f"{folder} cannot be written ({reason}); mend that and give the same command again."
-        ) from None

@@ -23,7 +23,7 @@ from isonas.networks.sharing import share_convolutions
 from isonas.paper.cells import isometric_cell
 from isonas.paper.draw import Dot, dots
 from isonas.paper.experiment import FULL, SMALL, SMOKE, Cell, Experiment, Report
-from isonas.paper.findings import Finding, rises
+from isonas.paper.findings import Finding
 from isonas.paper.grids import counted, trained
 from isonas.paper.results import Results
 from isonas.paper.scales import scales
@@ -57,11 +57,7 @@ def findings(results: Results) -> list[Finding]:
         ("norms apart beat shared norms", "norms-apart", "shared"),
         ("shared weights run l times beat one block run once", "shared", "one-block"),
     )
-    found = []
-    for claim, better, worse in claims:
-        if differences := results.paired({better: 1, worse: -1}):
-            found.append(rises(claim, differences))
-    return found
+    return results.rising((claim, {better: 1, worse: -1}) for claim, better, worse in claims)
 
 
 def report(results: Results) -> Report:

@@ -14,7 +14,7 @@ from isonas.networks.feeding import Feeding, Way
 from isonas.paper.cells import mobilenetv3_cell
 from isonas.paper.draw import Dot, dots
 from isonas.paper.experiment import FULL, SMALL, SMOKE, Cell, Experiment, Report
-from isonas.paper.findings import Finding, rises
+from isonas.paper.findings import Finding
 from isonas.paper.grids import counted, trained
 from isonas.paper.results import Results
 from isonas.paper.scales import scales
@@ -47,11 +47,7 @@ def findings(results: Results, scale: str) -> list[Finding]:
             {plain: 0.5, small: 0.5, dilated: -1.0},
         ),
     )
-    found = []
-    for claim, weights in claims:
-        if differences := results.paired(weights):
-            found.append(rises(claim, differences))
-    return found
+    return results.rising(claims)
 
 
 def report(results: Results) -> Report:

@@ -157,18 +157,22 @@ def train(
         optimizer.load_state_dict(optimizer_state)
     for epoch in range(from_epoch, recipe.epochs if to_epoch is None else to_epoch):
         began = time.perf_counter()
-        for loss in _epoch(network, optimizer, training, recipe, machine, mirror, seed, epoch, pieces):
-            if not math.isfinite(loss):
-                raise TrainingError(f"the loss became {loss} in epoch {epoch + 1}")
+        loss = 0.0
+        for mean in _epoch(network, optimizer, training, recipe, machine, mirror, seed, epoch, pieces):
             if time.perf_counter() > deadline:
                 raise TrainingError(
                     f"its training took longer than {timeout:g} s, in epoch {epoch + 1} of {recipe.epochs}"
                 )
+            if mean is not None:
+                loss = mean
+            if not math.isfinite(loss):
+                raise TrainingError(f"the loss became {loss} in epoch {epoch + 1}")
         error = validation_error(network, validation, machine, pieces)
         error_se = math.sqrt(error * (1 - error) / len(validation))
         took = time.perf_counter() - began
         seconds += took
-        result = EpochResult(epoch + 1, error, error_se, loss, took, -(-recipe.batch_size // pieces))
+        micro_batch = -(-_batch_size(recipe, training) // pieces)
+        result = EpochResult(epoch + 1, error, error_se, loss, took, micro_batch)
         yield result, _checkpoint(network, optimizer, seconds)
 
 
@@ -182,15 +186,15 @@ def _epoch(
     seed: int,
     epoch: int,
     pieces: int,
-) -> Iterator[float]:
-    """Train one epoch, yielding the mean loss now and then, and at its end.
+) -> Iterator[float | None]:
+    """Train one epoch, yielding after every step: now and then, and at its end, the mean loss so far.
 
     Raises TrainingError at the end of one that went astray.
     """
     generator = _generator(seed, epoch)
     count = recipe.epoch_images or len(training)
     order = _order(len(training), epoch * count, count, seed).to(training.labels.device)
-    size = min(recipe.batch_size, count)
+    size = _batch_size(recipe, training)
     pieces = max(min(pieces, size // 2), 1)
     steps = count // size
     total = torch.zeros((), device=training.labels.device)
@@ -213,8 +217,8 @@ def _epoch(
             total += loss.detach()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if step % _CHECKED_EVERY == 0:
-            yield float(total) / (step + 1)
+        # Reading the loss waits for a GPU.
+        yield float(total) / (step + 1) if step % _CHECKED_EVERY == 0 else None
     mean, guessing = float(total) / steps, math.log(logits.shape[1])
     yield mean
     if mean > DIVERGED * guessing:
@@ -222,6 +226,10 @@ def _epoch(
             f"training diverged: the mean loss of epoch {epoch + 1} was {mean:.3g}, that of guessing is "
             f"{guessing:.3g}"
         )
+
+
+def _batch_size(recipe: Recipe, training: Examples) -> int:
+    return min(recipe.batch_size, recipe.epoch_images or len(training))
 
 
 def _order(images: int, start: int, count: int, seed: int) -> Tensor:

@@ -102,7 +102,7 @@ def begin(folder: Path, retraining: Retraining) -> None:
     if folder.exists() and (not folder.is_dir() or any(not _left_behind(path) for path in folder.iterdir())):
         raise RunError(f"{folder} exists and is no retraining; give another folder with --run DIR.")
     content = json.dumps({"version": _VERSION, **retraining_document(retraining)}, indent=2).encode()
-    with _writing(folder):
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / INPUTS, lambda stream: stream.write(content + b"\n"))
 
@@ -151,7 +151,7 @@ def retraining_document(retraining: Retraining) -> dict[str, Any]:
 def save_state(folder: Path, retraining: Retraining, state: State) -> None:
     """Replace the checkpoint, then what is derived from it; raises LogError."""
     document = {**vars(state), "history": [asdict(row) for row in state.history]}
-    with _writing(folder):
+    with writing(folder):
         write_atomically(folder / CHECKPOINT, lambda stream: torch.save(document, stream))
     derive(folder, retraining, state)
 
@@ -170,7 +170,7 @@ def derive(folder: Path, retraining: Retraining, state: State) -> None:
         {**training, **best},
     )
     table = pa.Table.from_pylist([asdict(row) for row in state.history])
-    with _writing(folder):
+    with writing(folder):
         write_weights(folder / BEST, as_best)
         write_weights(
             folder / AVERAGE, replace(as_best, tensors=state.average, training={**training, **average})
@@ -195,7 +195,7 @@ def load_state(folder: Path) -> State | None:
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     """Write `result.json`; raises LogError."""
     content = json.dumps(result, indent=2).encode() + b"\n"
-    with _writing(folder):
+    with writing(folder):
         write_atomically(folder / RESULT, lambda stream: stream.write(content))
 
 
@@ -221,7 +221,7 @@ def is_retrained(folder: Path, input_side: int) -> bool:
 def hold(folder: Path) -> Iterator[None]:
     """Hold a folder for writing; raises LogError where another process does."""
     lock = filelock.FileLock(folder / "lock", timeout=0)
-    with _writing(folder):
+    with writing(folder):
         try:
             lock.acquire()
         except filelock.Timeout:
@@ -235,7 +235,8 @@ def hold(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what a failed write into a training's folder raises into a LogError."""
     try:
         yield
     except (OSError, RuntimeError) as error:
