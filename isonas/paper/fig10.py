@@ -133,12 +133,12 @@ EXPERIMENT = Experiment(
     report=report,
     cells=cells,
     scales=scales(
-        classes=20,
-        images=4000,
-        epochs=12,
+        classes=50,
+        images=10_000,
+        epochs=8,
         smaller=(
             "Smaller than ImageNet's setting in depth (l = 4), width (m = 1/4), internal resolution (14 in "
-            "parts of 7), input (56 pixels for 224), images (4,000 of 20 classes) and training (12 epochs)."
+            "parts of 7), input (56 pixels for 224), images (10,000 of 50 classes) and training (8 epochs)."
         ),
     ),
 )

@@ -156,12 +156,12 @@ EXPERIMENT = Experiment(
     report=report,
     cells=cells,
     scales=scales(
-        classes=20,
-        images=4000,
-        epochs=8,
+        classes=50,
+        images=10_000,
+        epochs=10,
         smaller=(
-            "Smaller than the paper's in depth (l = 4 for 32), width (m = 1/4 for 2), images (4,000 of 20 "
-            "classes for ImageNet's 1.28 million of 1,000), training (8 epochs) and the largest input (56 "
+            "Smaller than the paper's in depth (l = 4 for 32), width (m = 1/4 for 2), images (10,000 of 50 "
+            "classes for ImageNet's 1.28 million of 1,000), training (10 epochs) and the largest input (56 "
             "for 224)."
         ),
     ),
