@@ -48,11 +48,11 @@ genome cannot be trained.
 """
 
 
-def trial_seed(study_seed: int, genome: Genome, repeat: int = 0) -> int:
-    """The seed of one genome's initial weights, batches and augmentation, below 2³².
+def trial_seed(study_seed: int, network: Genome | str, repeat: int = 0) -> int:
+    """The seed of one network's initial weights, batches and augmentation, below 2³².
 
-    `repeat` counts trainings of the same genome from 0.
+    `network` is a genome or another network's name; `repeat` counts trainings of the same one from 0.
     """
     repeated = (repeat,) if repeat else ()
-    sequence = np.random.SeedSequence((study_seed, zlib.crc32(str(genome).encode()), *repeated))
+    sequence = np.random.SeedSequence((study_seed, zlib.crc32(str(network).encode()), *repeated))
     return int(sequence.generate_state(1)[0])

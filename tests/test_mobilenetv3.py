@@ -219,12 +219,27 @@ def test_dilation_replaces_strided_kernels_and_spreads_the_others() -> None:
     assert dilated.params - plain.params == grown
 
 
-def test_the_fast_depthwise_gradient_leaves_strides_and_dilations_alone() -> None:
-    network = randomised(build_mobilenetv3(0.35, Feeding(Way.DILATED), 32, classes=4))
+@pytest.mark.parametrize("way", [Way.PLAIN, Way.SKIP, Way.DILATED])
+def test_the_fast_depthwise_gradient_changes_no_gradient_of_a_network(way: Way) -> None:
+    network = randomised(build_mobilenetv3(0.35, Feeding(way), 32, base_side=64, classes=4))
     images = torch.randn(2, 3, 32, 32)
-    before: Tensor = network(images)
+
+    def gradients() -> list[Tensor]:
+        return list(torch.autograd.grad(network(images).square().sum(), list(network.parameters())))
+
+    before, wanted = network(images), gradients()
     speed_up_depthwise(network)
     torch.testing.assert_close(network(images), before)
+    torch.testing.assert_close(gradients(), wanted, rtol=1e-3, atol=1e-4)
+    changed = [layer for layer in network.modules() if "forward" in vars(layer)]
+    strided_or_large = [
+        layer
+        for layer in network.modules()
+        if isinstance(layer, nn.Conv2d)
+        and layer.groups > 1
+        and (layer.kernel_size[0], layer.stride[0], layer.dilation[0]) != (3, 1, 1)
+    ]
+    assert changed == strided_or_large != []
 
 
 @given(st.sampled_from(FEEDINGS))

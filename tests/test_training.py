@@ -114,16 +114,28 @@ def test_the_rate_rises_to_its_peak_and_falls_to_zero(progress: float) -> None:
         assert recipe.rate(progress + step) < recipe.rate(progress)
 
 
-@pytest.mark.parametrize("kernel_size", [3, 5, 7])
-def test_depthwise_gradients_are_pytorchs(kernel_size: int) -> None:
-    x = torch.randn(2, 6, 9, 9, requires_grad=True)
+@given(
+    st.sampled_from([3, 5, 7]),
+    st.sampled_from([(1, 1), (2, 1), (1, 2), (2, 2)]),
+    st.integers(0, 3),
+    st.integers(7, 10),
+)
+def test_depthwise_gradients_are_pytorchs(
+    kernel_size: int, how: tuple[int, int], short: int, side: int
+) -> None:
+    (stride, dilation), padding = how, max(how[1] * (kernel_size // 2) - short, 0)
+    if side + 2 * padding <= dilation * (kernel_size - 1):
+        return
+    x = torch.randn(2, 6, side, side, requires_grad=True)
     weight = torch.randn(6, 1, kernel_size, kernel_size, requires_grad=True)
-    upstream = torch.randn(2, 6, 9, 9)
-    expected = functional.conv2d(x, weight, padding=kernel_size // 2, groups=6)
+    expected = functional.conv2d(x, weight, None, stride, padding, dilation, groups=6)
+    upstream = torch.randn_like(expected)
+    found = depthwise(x, weight, (stride,) * 2, (padding,) * 2, (dilation,) * 2)
+    torch.testing.assert_close(found, expected)
     wanted = torch.autograd.grad(expected, (x, weight), upstream)
-    found = torch.autograd.grad(depthwise(x, weight), (x, weight), upstream)
-    torch.testing.assert_close(depthwise(x, weight), expected)
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, (x, weight), upstream), wanted, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_speeding_up_changes_no_result_and_no_name() -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import gc
 import math
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from isonas.data.dataset import Dataset, split_validation
 from isonas.data.resize import downsample
@@ -24,6 +26,7 @@ from isonas.errors import MemoryExhausted, TrainingError
 from isonas.evaluation import Curve, TrainingState
 from isonas.genome import Genome
 from isonas.networks.build import build_network
+from isonas.training.deployed import Upsampled
 from isonas.training.loop import (
     Checkpoint,
     Examples,
@@ -64,6 +67,19 @@ class ProxySetting:
     trial_timeout: float | None = None
 
 
+@dataclass(frozen=True)
+class _Training:
+    """One network's training over (from_epoch, to_epoch], on images of `image_side` pixels."""
+
+    build: Callable[[], nn.Module]
+    image_side: int
+    seed: int
+    from_epoch: int
+    to_epoch: int
+    checkpoint: Checkpoint | None
+    pieces: int
+
+
 class ProxyEvaluator:
     """Trains genomes on a data set's training images; an `Evaluate`.
 
@@ -88,74 +104,83 @@ class ProxyEvaluator:
     def __call__(
         self, genome: Genome, seed: int, from_epoch: int, to_epoch: int, state: TrainingState | None
     ) -> tuple[Curve, Checkpoint]:
-        """See `isonas.evaluation.Evaluate`; `state` is a `Checkpoint` of the same genome.
+        """See `isonas.evaluation.Evaluate`; `state` is a `Checkpoint` of the same genome."""
+        side = proxy_input(genome.internal_resolution, self._source_side, self._input_side)
+        return self._trained(
+            _Training(
+                build=partial(build_network, genome, side, self._data.classes),
+                image_side=side,
+                seed=seed,
+                from_epoch=from_epoch,
+                to_epoch=to_epoch,
+                checkpoint=state if isinstance(state, Checkpoint) else None,
+                pieces=pieces_of(genome, self._recipe.batch_size, self._machine.device),
+            )
+        )
 
-        Where memory does not hold a batch it is taken in twice as many pieces, from the same state.
+    def other(self, build: Callable[[int], nn.Module], seed: int) -> Curve:
+        """Train a network that is no genome's over the whole schedule, as a trial is trained.
+
+        `build(classes)` makes it for the deployment input. It reads the whole image, of the source's side
+        or the deployment input, whichever is less, and upsamples it bilinearly to the deployment input:
+        so every feature map is as large as at deployment. Raises TrainingError.
         """
-        checkpoint = state if isinstance(state, Checkpoint) else None
-        pieces = pieces_of(genome, self._recipe.batch_size, self._machine.device)
-        while (trained := self._trained(genome, seed, from_epoch, to_epoch, checkpoint, pieces)) is None:
+        side = min(self._source_side, self._input_side)
+
+        def built() -> nn.Module:
+            network = build(self._data.classes)
+            return network if side == self._input_side else Upsampled(network, self._input_side)
+
+        curve, _ = self._trained(_Training(built, side, seed, 0, self._recipe.epochs, None, 1))
+        return curve
+
+    def _trained(self, training: _Training) -> tuple[Curve, Checkpoint]:
+        """Where memory does not hold a batch it is taken in twice as many pieces, from the same state."""
+        while (trained := self._attempt(training)) is None:
             gc.collect()
             torch.cuda.empty_cache()
-            pieces *= 2
+            training = replace(training, pieces=2 * training.pieces)
         return trained
 
-    def _trained(
-        self,
-        genome: Genome,
-        seed: int,
-        from_epoch: int,
-        to_epoch: int,
-        checkpoint: Checkpoint | None,
-        pieces: int,
-    ) -> tuple[Curve, Checkpoint] | None:
+    def _attempt(self, training: _Training) -> tuple[Curve, Checkpoint] | None:
         """None where memory does not hold a piece, and smaller ones are left."""
         try:
-            return self._train(genome, seed, from_epoch, to_epoch, checkpoint, pieces)
+            return self._train(training)
         except MemoryExhausted as error:
-            if self._recipe.batch_size // (2 * pieces) >= SMALLEST_PIECE:
+            if self._recipe.batch_size // (2 * training.pieces) >= SMALLEST_PIECE:
                 return None
-            size = -(-self._recipe.batch_size // pieces)
+            size = -(-self._recipe.batch_size // training.pieces)
             raise TrainingError(f"memory does not hold even {size} images at a time ({error})") from error
 
-    def _train(
-        self,
-        genome: Genome,
-        seed: int,
-        from_epoch: int,
-        to_epoch: int,
-        checkpoint: Checkpoint | None,
-        pieces: int,
-    ) -> tuple[Curve, Checkpoint]:
-        side = proxy_input(genome.internal_resolution, self._source_side, self._input_side)
-        curve = []
+    def _train(self, training: _Training) -> tuple[Curve, Checkpoint]:
+        checkpoint, curve = training.checkpoint, []
         with self._machine.threads_set(), torch.random.fork_rng(), training_errors():
-            torch.manual_seed(seed)
-            training, validation = self._examples(side)
-            network = build_network(genome, side, self._data.classes)
+            torch.manual_seed(training.seed)
+            examples, validation = self._examples(training.image_side)
+            network = training.build()
             if checkpoint is not None:
                 network.load_state_dict(checkpoint.network)
             prepare(network, self._machine)
             epochs = train(
                 network,
-                training,
+                examples,
                 validation,
                 self._recipe,
                 self._machine,
                 mirror=self._data.mirror,
-                seed=seed,
-                from_epoch=from_epoch,
-                to_epoch=to_epoch,
+                seed=training.seed,
+                from_epoch=training.from_epoch,
+                to_epoch=training.to_epoch,
                 optimizer_state=checkpoint.optimizer if checkpoint else None,
                 seconds=checkpoint.seconds if checkpoint else 0.0,
-                pieces=pieces,
+                pieces=training.pieces,
                 timeout=self._timeout,
             )
             for result, after in epochs:
                 curve.append(result)
                 checkpoint = after
         if checkpoint is None:
-            raise ValueError(f"no epoch lies between {from_epoch} and {to_epoch}")
+            raise ValueError(f"no epoch lies between {training.from_epoch} and {training.to_epoch}")
         return tuple(curve), checkpoint
 
     def held_back_error(self, genome: Genome, state: TrainingState) -> float | None:
