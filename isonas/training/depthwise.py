@@ -29,7 +29,8 @@ def speed_up_depthwise(network: nn.Module) -> None:
 
 
 def _forward(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    assert layer.bias is None and isinstance(layer.padding, tuple)
+    assert layer.bias is None
+    assert isinstance(layer.padding, tuple)
     return depthwise(x, layer.weight, layer.stride, layer.padding, layer.dilation)
 
 
