@@ -1,4 +1,4 @@
-"""The experiments: run, resumed and refused; baselines beside a front."""
+"""The experiments: run, resumed and refused."""
 
 from __future__ import annotations
 
@@ -27,10 +27,7 @@ from isonas.data.dataset import Dataset
 from isonas.data.synthetic import synthetic
 from isonas.errors import LogError, RunError
 from isonas.genome import parse_genome
-from isonas.hardware import Budget
-from isonas.networks.mobilenetv3_plan import plan_mobilenetv3
 from isonas.paper import EXPERIMENTS
-from isonas.paper.baselines import baselines
 from isonas.paper.experiment import Experiment
 from isonas.paper.results import Counts, Training, read_results
 from isonas.paper.run import Plan, plan_of, trainings
@@ -281,37 +278,3 @@ def test_the_list_is_the_papers() -> None:
     ]
     assert list(json.loads(isonas("paper", "--json").stdout)) == ids
     assert [line.split()[0] for line in isonas("paper").stdout.splitlines()] == ids
-
-
-def test_baselines_are_costed_as_the_plan_and_the_closed_forms_say() -> None:
-    at = Deployment(224, 1000)
-    budget = Budget(memory_model=MemoryModel.LARGEST)
-    mobile, left_out = baselines("mobilenetv3", at, budget)
-    assert left_out == []
-    full = mobile[-1]
-    plan = plan_mobilenetv3()
-    assert (full.params, full.madds) == (5_483_032, 216_589_760)
-    assert full.peak_bytes == plan.largest_activation()
-    norms = sum(convolution.outputs for convolution in plan.convolutions)
-    gates = [(one.squeeze, one.depthwise.outputs) for one in plan.blocks if one.squeeze]
-    biases = norms + sum(s + e for s, e in gates) + 1280 + 1000
-    assert full.weight_bytes == (plan.params - 2 * norms - (biases - norms)) + 4 * biases
-    paper = baselines("paper", at, Budget(memory_model=MemoryModel.PAPER))
-    by_name = {one.network: one for one in paper[0]}
-    assert len(by_name) == 36
-    assert by_name["isonet_l32_c64_r7_e6_se4_s2d"].peak_bytes == 153_664
-
-
-def test_a_front_shows_baselines_and_says_what_does_not_fit() -> None:
-    sample = Path(__file__).parent.parent / "runs" / "sample"
-    plain = json.loads(isonas("front", sample, "--json").stdout)
-    done = isonas("front", sample, "--with", "paper", "--with", "mobilenetv3", "--json")
-    document = json.loads(done.stdout)
-    assert {key: document[key] for key in plain} == plain
-    assert [len(document["baselines"][name]) for name in ("paper", "mobilenetv3")] == [9, 4]
-    assert "27 networks of paper do not fit input 32" in done.stderr
-    table = isonas("front", sample, "--with", "mobilenetv3").stdout
-    assert "not trained" in table
-    rows = isonas("front", sample, "--with", "mobilenetv3", "--csv").stdout.splitlines()
-    assert len(rows) == 1 + len(plain["front"]) + 4
-    assert rows[-1].startswith("mobilenetv3_w1,,,")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from isonas.cli.options import cache_option, json_option
-from isonas.cli.resolve import cache_folder, given_inputs, parse_seconds, proxy_setting
+from isonas.cli.resolve import cache_folder, inputs_again, parse_seconds, proxy_setting
 from isonas.errors import RunError, TrainingError, UsageError
 
 if TYPE_CHECKING:
@@ -66,11 +66,9 @@ def fidelity(run: Path, **options: Any) -> None:
     """
     from isonas.bench.fidelity import FEWEST, compared, document, fidelity_table, rankings, stratified
     from isonas.bench.table import read_table
-    from isonas.data.sources import open_dataset
     from isonas.report.console import console
-    from isonas.search.inputs import changed, read_run
+    from isonas.search.inputs import read_run
     from isonas.search.log import COMPLETE, read_trials
-    from isonas.training.machine import require_device
 
     recorded, _, _ = read_run(run)
     limit = parse_seconds(options["time_limit"]) if options["time_limit"] else float("inf")
@@ -88,11 +86,7 @@ def fidelity(run: Path, **options: Any) -> None:
             f"{run} has {len(complete)} complete trials, and fewer than {FEWEST} have no ranking worth "
             "a figure; search on with isonas resume."
         )
-    data = open_dataset(options["data"] or recorded.data, cache_folder(options))
-    inputs = given_inputs(recorded, options, set(), data)
-    if differing := changed(recorded, inputs):
-        raise RunError(f"{run} was searched on other images: {', '.join(differing)}; give those with --data.")
-    require_device(inputs.device)
+    inputs = inputs_again(run, recorded, options)
 
     sample = stratified(complete, options["sample"], options["seed"])
     table = run / f"fidelity-{epochs}.parquet"

@@ -114,6 +114,24 @@ def given_inputs(recorded: Inputs, options: dict[str, Any], given: set[str], dat
     )
 
 
+def inputs_again(run: Path, recorded: Inputs, options: dict[str, Any]) -> Inputs:
+    """A run's inputs for training more of it, with its images where `--data` says they lie now.
+
+    Raises DataError where they cannot be opened, RunError where they are others, UsageError without
+    the run's device.
+    """
+    from isonas.data.sources import open_dataset
+    from isonas.search.inputs import changed
+    from isonas.training.machine import require_device
+
+    data = open_dataset(options["data"] or recorded.data, cache_folder(options))
+    inputs = given_inputs(recorded, options, set(), data)
+    if differing := changed(recorded, inputs):
+        raise RunError(f"{run} was searched on other images: {', '.join(differing)}; give those with --data.")
+    require_device(inputs.device)
+    return inputs
+
+
 def proxy_setting(inputs: Inputs, cache: Path) -> ProxySetting:
     """What the trainings of a search or a table are made from."""
     from isonas.training.machine import Machine

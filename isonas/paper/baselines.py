@@ -1,20 +1,20 @@
-"""Networks of the paper beside a search's front, costed under the search's own convention.
-
-They are not trained: their error under the search's proxy is not known, only what they would cost.
-"""
+"""Networks of the paper beside a search's front, costed under the search's own convention."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 
 from torch import nn
 
 from isonas.cost import Deployment
-from isonas.errors import GenomeError
-from isonas.genome import stem_block
+from isonas.errors import GenomeError, UsageError
+from isonas.genome import Genome, parse_genome, stem_block
 from isonas.hardware import Budget, costs
 from isonas.networks.liveness import peak_activations, trace
-from isonas.networks.mobilenetv3 import build_mobilenetv3
+from isonas.networks.mobilenetv3 import MobileNetV3, build_mobilenetv3
 from isonas.paper.counts import count_madds
 from isonas.paper.systems import family
 from isonas.report.front import Baseline
@@ -24,28 +24,74 @@ _WIDTHS = (0.35, 0.5, 0.75, 1.0)
 _DEPTHS, _RESOLUTIONS, _MULTIPLIERS = (8, 16, 32), (7, 14, 28, 56), (0.5, 1, 2)
 
 
-def baselines(family_name: str, at: Deployment, budget: Budget) -> tuple[list[Baseline], list[str]]:
-    """The baselines of a family, and the names of those that do not fit the input.
+@dataclass(frozen=True)
+class MobileNetV3Large:
+    """MobileNetV3-Large of a width; its text form is `mobilenetv3_w0.5`."""
 
-    `mobilenetv3` is MobileNetV3-Large at some widths, `paper` the isometric networks of Table 2.
+    width: float
+
+    def __str__(self) -> str:
+        return f"mobilenetv3_w{self.width:g}"
+
+    def build(self, input_side: int, classes: int) -> MobileNetV3:
+        """The network for images of `input_side` pixels, freshly initialised."""
+        return build_mobilenetv3(self.width, input_side=input_side, classes=classes)
+
+
+Network = Genome | MobileNetV3Large
+
+
+def chosen(name: str, at: Deployment) -> tuple[list[Network], list[str]]:
+    """The networks that a name stands for, and the names of those that do not fit the input.
+
+    `mobilenetv3` is MobileNetV3-Large at some widths, `mobilenetv3_w0.6` at one; `paper` the isometric
+    networks of Table 2; a genome is itself. Raises UsageError for any other name, and for a single
+    network that does not fit.
     """
-    if family_name == "mobilenetv3":
-        return [_mobilenetv3(width, at, budget) for width in _WIDTHS], []
-    fitting, left_out = [], []
-    for depth, resolution, multiplier in product(_DEPTHS, _RESOLUTIONS, _MULTIPLIERS):
-        genome = family(depth, resolution, multiplier)
-        try:
-            stem_block(genome, at.input)
-            fitting.append(genome)
-        except GenomeError:
-            left_out.append(str(genome))
-    of = costs(columns_of(fitting), at, budget)
-    listed = zip(fitting, of.peak_bytes, of.madds, of.params, of.weight_bytes, strict=True)
-    return [Baseline(str(genome), *(int(one) for one in found)) for genome, *found in listed], left_out
+    if name == "mobilenetv3":
+        return [MobileNetV3Large(width) for width in _WIDTHS], []
+    if match := re.fullmatch(r"mobilenetv3_w([0-9]\.?[0-9]{0,3})", name, re.ASCII):
+        if not 0.05 <= float(match[1]) <= 4:
+            raise UsageError(f"{name} has a width of {match[1]}; give one from 0.05 to 4.")
+        return [MobileNetV3Large(float(match[1]))], []
+    if name == "paper":
+        table = [family(*row) for row in product(_DEPTHS, _RESOLUTIONS, _MULTIPLIERS)]
+        fitting = [genome for genome in table if _fits(genome, at)]
+        return list(fitting), [str(genome) for genome in table if genome not in fitting]
+    if not name.startswith("isonet_"):
+        raise UsageError(
+            f"{name!r} names no network; give mobilenetv3, mobilenetv3_w0.5 or another width, paper, or a "
+            "genome."
+        )
+    genome = parse_genome(name)
+    stem_block(genome, at.input)
+    return [genome], []
 
 
-def _mobilenetv3(width: float, at: Deployment, budget: Budget) -> Baseline:
-    network = build_mobilenetv3(width, input_side=at.input, classes=at.classes)
+def _fits(genome: Genome, at: Deployment) -> bool:
+    try:
+        stem_block(genome, at.input)
+    except GenomeError:
+        return False
+    return True
+
+
+def costed(networks: Sequence[Network], at: Deployment, budget: Budget) -> list[Baseline]:
+    """The networks with their costs at a deployment, under the budget's memory model and dtype."""
+    return [
+        _mobilenetv3(one, at, budget) if isinstance(one, MobileNetV3Large) else _isometric(one, at, budget)
+        for one in networks
+    ]
+
+
+def _isometric(genome: Genome, at: Deployment, budget: Budget) -> Baseline:
+    of = costs(columns_of([genome]), at, budget)
+    found = (of.peak_bytes, of.madds, of.params, of.weight_bytes)
+    return Baseline(str(genome), *(int(one[0]) for one in found))
+
+
+def _mobilenetv3(one: MobileNetV3Large, at: Deployment, budget: Budget) -> Baseline:
+    network = one.build(at.input, at.classes)
     weights = biases = 0
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -55,7 +101,7 @@ def _mobilenetv3(width: float, at: Deployment, budget: Budget) -> Baseline:
             # Folded into the convolution before it, a batch norm is one bias a channel.
             biases += layer.num_features
     return Baseline(
-        f"mobilenetv3_w{width:g}",
+        str(one),
         peak_activations(trace(network, at.input), budget.memory_model) * budget.dtype.size,
         count_madds(network, at.input),
         sum(parameter.numel() for parameter in network.parameters()),

@@ -30,13 +30,15 @@ class Member:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A network that no run has trained, and its costs under a run's convention."""
+    """A network beside a front, its costs under a run's convention, and its error if it was trained."""
 
     network: str
     peak_bytes: int
     madds: int
     params: int
     weight_bytes: int
+    error: float | None = None
+    error_se: float | None = None
 
 
 @dataclass(frozen=True)
@@ -104,15 +106,15 @@ def front_document(front: Front) -> dict[str, Any]:
 
 
 def front_csv(front: Front, baselines: Sequence[Baseline] = ()) -> str:
-    """The front as CSV, with a header; baselines after it, without error and trial."""
+    """The front as CSV, with a header; baselines after it, without trial."""
     text = io.StringIO()
     columns = (*COLUMNS, "run") if front.several else COLUMNS
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(_row(front, member) for member in front.members)
     for baseline in baselines:
-        costs = {name: getattr(baseline, name) for name in ("peak_bytes", "madds", "params", "weight_bytes")}
-        writer.writerow({"genome": baseline.network, **costs})
+        known = {name: getattr(baseline, name) for name in COLUMNS if name not in ("genome", "trial")}
+        writer.writerow({"genome": baseline.network, **known})
     return text.getvalue()
 
 
@@ -149,9 +151,11 @@ def front_table(front: Front) -> Table:
 def baseline_table(name: str, baselines: Sequence[Baseline], front: Front) -> Table:
     """Baselines for people, in the columns of the front's table that they have."""
     budget = front.inputs.budget
+    trained = any(baseline.error is not None for baseline in baselines)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in (
-        f"{name} (not trained)",
+        name if trained else f"{name} (not trained)",
+        *(("error", "± se") if trained else ()),
         f"peak ({budget.memory_model}, {budget.dtype})",
         "MAdds",
         "params",
@@ -159,8 +163,10 @@ def baseline_table(name: str, baselines: Sequence[Baseline], front: Front) -> Ta
     ):
         table.add_column(title, justify="right" if table.columns else "left", no_wrap=True)
     for baseline in baselines:
+        errors = [f"{one:.3f}" if one is not None else "–" for one in (baseline.error, baseline.error_se)]
         table.add_row(
             baseline.network,
+            *(errors if trained else ()),
             format_bytes(baseline.peak_bytes),
             format_count(baseline.madds),
             format_count(baseline.params),

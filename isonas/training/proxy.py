@@ -118,18 +118,18 @@ class ProxyEvaluator:
             )
         )
 
-    def other(self, build: Callable[[int], nn.Module], seed: int) -> Curve:
+    def other(self, build: Callable[[int, int], nn.Module], seed: int) -> Curve:
         """Train a network that is no genome's over the whole schedule, as a trial is trained.
 
-        `build(classes)` makes it for the deployment input. It reads the whole image, of the source's side
-        or the deployment input, whichever is less, and upsamples it bilinearly to the deployment input:
-        so every feature map is as large as at deployment. Raises TrainingError.
+        `build(input_side, classes)` makes it for the deployment input. It reads the whole image, of the
+        source's side or the deployment input, whichever is less, and upsampled bilinearly to the
+        deployment input: so every feature map is as large as at deployment. Raises TrainingError.
         """
-        side = min(self._source_side, self._input_side)
+        side, whole = min(self._source_side, self._input_side), self._input_side
 
         def built() -> nn.Module:
-            network = build(self._data.classes)
-            return network if side == self._input_side else Upsampled(network, self._input_side)
+            network = build(whole, self._data.classes)
+            return network if side == whole else Upsampled(network, whole)
 
         curve, _ = self._trained(_Training(built, side, seed, 0, self._recipe.epochs, None, 1))
         return curve
