@@ -393,7 +393,7 @@ def test_from_a_search_to_retrained_exports_in_one_breath(here: Path) -> None:
     short = ["--data", "synthetic", "--epoch-images", "64", "--epochs", "1", "--threads", "1"]
     result = isonas("search", "space.yaml", *short, "--trials", "2", "--run", "run", "--retrain", "0")
     assert (result.exit_code, "number of front members" in result.stderr) == (2, True)
-    result = isonas("search", "space.yaml", *short, "--trials", "2", "--run", "run")
+    isonas("search", "space.yaml", *short, "--trials", "2", "--run", "run", "--board", "stm32f746")
     best = document("front", "run")["front"][0]
 
     # From the proxy's weights, at twice the input: steps of next to nothing leave them as they are.
@@ -422,6 +422,10 @@ def test_from_a_search_to_retrained_exports_in_one_breath(here: Path) -> None:
     assert manifest["origin"]["checkpoint"] == str(Path("run") / "retrain" / best["genome"])
     larger = document("export", "run", "--input", "32", "--output", "larger")
     assert larger["origin"]["weights"] == "proxy"
+    # Asked for by its folder, a run's retraining is held to the run's board all the same.
+    alone = document("export", str(folder), "--output", "alone")
+    assert alone["memory"] == manifest["memory"]
+    assert alone["memory"]["board"] == "stm32f746"
 
 
 def test_a_search_goes_on_to_retrain(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

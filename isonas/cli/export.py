@@ -136,13 +136,18 @@ def _of_run(run: Path, options: dict[str, Any]) -> list[Export]:
 def _of_checkpoint(checkpoint: Path, options: dict[str, Any]) -> Export:
     from isonas.export.origin import from_retraining
     from isonas.hardware import Budget
+    from isonas.search.inputs import STUDY_FILE, read_run
 
     for name in ("select", "epochs", "input_side", "classes"):
         if options[name] is not None:
             typed = "--input" if name == "input_side" else f"--{name}"
             raise UsageError(f"{typed} is not for a CHECKPOINT, which is exported as it was trained.")
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    return partial(from_retraining, checkpoint), Budget(), options["output"] or folder / "export"
+    kept, run = folder.resolve().parent, folder.resolve().parent.parent
+    # A run's retraining is deployed where the run's genomes were to be.
+    of_run = kept.name == "retrain" and (run / STUDY_FILE).is_file()
+    budget = read_run(run)[0].budget if of_run else Budget()
+    return partial(from_retraining, checkpoint), budget, options["output"] or folder / "export"
 
 
 def _of_genome(text: str, options: dict[str, Any]) -> Export:
