@@ -11,12 +11,15 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern
 
 import isonas.search.surrogate as module
-from isonas.search.surrogate import Floats, Surrogate, fit
+from isonas.search.surrogate import SIZES, Floats, Surrogate, fit
+
+GENES = 4
+FEATURES = GENES + SIZES
 
 
-def results(seed: int, count: int, features: int = 4) -> tuple[Floats, Floats, Floats]:
+def results(seed: int, count: int) -> tuple[Floats, Floats, Floats]:
     rng = np.random.default_rng(seed)
-    x = rng.random((count, features))
+    x = rng.random((count, FEATURES))
     errors = 0.6 + 0.2 * np.sin(4 * x[:, 0]) - 0.3 * x[:, 1] + 0.02 * rng.standard_normal(count)
     return x, errors, np.full(count, 0.015)
 
@@ -25,14 +28,14 @@ def results(seed: int, count: int, features: int = 4) -> tuple[Floats, Floats, F
 def test_predictions_are_those_of_scikit_learn(count: int) -> None:
     x, errors, known = results(count, count)
     surrogate = fit(x, errors, known)
-    signal, trend = np.exp(surrogate.parameters[4:-1])
-    scales = np.exp(surrogate.parameters[:4])
+    signal, trend = np.exp(surrogate.parameters[GENES:-1])
+    scales = np.exp(surrogate.parameters[:GENES])
     matern = ConstantKernel(signal) * Matern(scales, nu=2.5)
-    linear = ConstantKernel(trend / 4) * DotProduct(1e-9)
-    new = np.random.default_rng(1).random((30, 4))
+    linear = ConstantKernel(trend / FEATURES) * DotProduct(1e-9)
+    new = np.random.default_rng(1).random((30, FEATURES))
 
     def covariance(one: Floats, other: Floats) -> Floats:
-        return np.asarray(matern(one, other) + linear(one - 0.5, other - 0.5))
+        return np.asarray(matern(one[:, :GENES], other[:, :GENES]) + linear(one - 0.5, other - 0.5))
 
     inverse = np.linalg.inv(covariance(x, x) + np.diag(surrogate.variances))
     cross = covariance(x, new)
@@ -46,7 +49,7 @@ def test_a_pure_bump_kernel_is_scikit_learns_process() -> None:
     x, errors, known = results(5, 30)
     surrogate = fit(x, errors, known)
     parameters = surrogate.parameters.copy()
-    parameters[5] = -40.0
+    parameters[GENES + 1] = -40.0
     plain = Surrogate(
         x,
         surrogate.variances,
@@ -56,11 +59,11 @@ def test_a_pure_bump_kernel_is_scikit_learns_process() -> None:
         module._factor(x, surrogate.variances, parameters),
         np.zeros(30),
     )
-    kernel = ConstantKernel(np.exp(parameters[4])) * Matern(np.exp(parameters[:4]), nu=2.5)
+    kernel = ConstantKernel(np.exp(parameters[GENES])) * Matern(np.exp(parameters[:GENES]), nu=2.5)
     process = GaussianProcessRegressor(kernel, alpha=surrogate.variances, optimizer=None)
-    process.fit(x, (errors - errors.mean()) / errors.std())
-    new = np.random.default_rng(2).random((20, 4))
-    _, deviation = process.predict(new, return_std=True)
+    process.fit(x[:, :GENES], (errors - errors.mean()) / errors.std())
+    new = np.random.default_rng(2).random((20, FEATURES))
+    _, deviation = process.predict(new[:, :GENES], return_std=True)
     np.testing.assert_allclose(plain.deviation(new), deviation * surrogate.spread, rtol=1e-5)
 
 
@@ -89,7 +92,7 @@ def test_the_gradient_of_the_fit_is_right(monkeypatch: pytest.MonkeyPatch) -> No
 def test_more_is_known_with_more_results(seed: int, count: int) -> None:
     x, errors, known = results(seed, count)
     surrogate = fit(x, errors, known)
-    new = np.random.default_rng(seed).random((15, 4))
+    new = np.random.default_rng(seed).random((15, FEATURES))
     fewer = surrogate.less_sure(max(count // 2, 1))
     assert np.all(fewer.deviation(new) >= surrogate.deviation(new) - 1e-9)
     joined = surrogate.joined(new[:5])
@@ -101,7 +104,7 @@ def test_more_is_known_with_more_results(seed: int, count: int) -> None:
 def test_joining_is_conditioning_on_what_was_expected() -> None:
     x, errors, known = results(11, 20)
     surrogate = fit(x, errors, known)
-    extra, new = np.random.default_rng(3).random((2, 6, 4))
+    extra, new = np.random.default_rng(3).random((2, 6, FEATURES))
     joined = surrogate.joined(extra)
     whole = module._factor(joined.features, joined.variances, joined.parameters)
     np.testing.assert_allclose(joined.factor, whole, atol=1e-9)
@@ -117,6 +120,17 @@ def test_it_learns_what_it_is_shown() -> None:
     # Two thirds of new results lie within one deviation, noise included.
     spread = np.sqrt(surrogate.deviation(new) ** 2 + 0.015**2 + surrogate.noise**2)
     assert 0.5 < np.mean(np.abs(residual) < spread) < 0.85
+
+
+def test_an_error_of_size_alone_is_foretold_by_the_trend() -> None:
+    """Beyond what was trained, too: a kernel alone would fall back to the mean there."""
+    rng = np.random.default_rng(4)
+    x = rng.random((40, FEATURES))
+    x[:, -1] *= 0.5
+    surrogate = fit(x, 0.8 - 0.4 * x[:, -1], np.full(40, 0.01))
+    new = rng.random((50, FEATURES))
+    new[:, -1] = 0.9
+    assert np.abs(surrogate.mean(new) - (0.8 - 0.4 * 0.9)).max() < 0.05
 
 
 def test_equal_results_do_not_break_it() -> None:

@@ -68,7 +68,7 @@ class EhviSampler(BaseSampler):
         errors = np.array([one.values[axis] for one in told])
         deviations = np.array([one.user_attrs[ERROR_SE] for one in told]) / reference.point[axis]
         rows, waiting = self._rows(told), self._rows(running)
-        features = feasible.features
+        features = self._study.features
         surrogate = fit(features[rows], errors, deviations).joined(features[waiting])
         known = np.concatenate((rows, waiting))
         expected = surrogate.mean(features[known])

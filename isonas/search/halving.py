@@ -53,19 +53,19 @@ def judge(trial: Trial, others: Sequence[Trial], study: Study) -> Trial:
     if len(complete) < FIT_FROM:
         return trial
     rows = study.feasible.rows([one.genome for one in (*complete, trial)])
-    genes, costs = study.feasible.features[rows], study.scaled_costs[rows]
+    genes, costs = study.features[rows], study.scaled_costs[rows]
     chance = study.reference.point[study.reference.objectives.index("error")]
     final = np.array([one.curve_error[-1] for one in complete]) / chance
     known = np.array([one.own_error_se for one in complete], np.float64) / chance
     points = np.column_stack((final, costs[:-1]))
     front = points[non_dominated(points)]
     early = _unit(np.array([one.curve_error[trial.epochs - 1] for one in (*complete, trial)]))
-    features = np.column_stack((genes, early))
+    features = np.column_stack((early, genes))
     mean, deviation = _result(fit(features[:-1], final, known), features[-1:], known)
     finishing = float(expected_improvement(mean, deviation, costs[-1:], front)[0])
     remaining = 1 - trial.epochs / study.inputs.epochs
     new = _untrained(study, [*others, trial])
-    expected = _result(fit(genes[:-1], final, known), study.feasible.features[new], known)
+    expected = _result(fit(genes[:-1], final, known), study.features[new], known)
     starting = expected_improvement(*expected, study.scaled_costs[new], front)
     if len(new) == 0 or finishing / remaining >= starting.mean():
         return trial

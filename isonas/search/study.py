@@ -33,6 +33,14 @@ class Study:
         scaled = [self.reference.scale(name, getattr(self.costs, name)) for name in names]
         return np.stack(scaled, axis=1)
 
+    @cached_property
+    def features(self) -> npt.NDArray[np.float64]:
+        """(feasible genomes, features) in [0, 1], from which errors are foretold: the genes', then MAdds
+        and params by their logarithm, which are SIZES columns."""
+        sizes = [np.log(getattr(self.costs, name).astype(np.float64)) for name in ("madds", "params")]
+        spans = [(size - size.min()) / max(float(np.ptp(size)), 1e-12) for size in sizes]
+        return np.column_stack((self.feasible.features, *spans))
+
 
 def study_of(inputs: Inputs) -> Study:
     """Enumerate and cost the space, keep what the budget allows; raises BudgetError for nothing."""

@@ -1,9 +1,10 @@
 """A Gaussian process on the error of genomes: what training them would probably give.
 
 Matérn-5/2 kernel with one length scale a feature, on top of a linear trend (larger networks err less,
-also where nothing was trained yet). Noise is known in part (the standard error of each result) and
-learned in part (two trainings of one genome differ). Hyperparameters maximise the posterior under weak
-priors (Rasmussen & Williams 2006, chapter 5).
+also where nothing was trained yet). Sizes, the last SIZES features, are in the trend alone: as
+dimensions of the kernel they would take trials to be told from the genes that make them up. Noise is
+known in part (the standard error of each result) and learned in part (two trainings of one genome
+differ). Hyperparameters maximise the posterior under weak priors (Rasmussen & Williams 2006, chapter 5).
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
 Floats = npt.NDArray[np.float64]
+
+SIZES = 2
+"""How many features, the last ones, are sizes of the network."""
 
 JITTER = 1e-8
 
@@ -102,7 +106,8 @@ class Surrogate:
 
 
 def fit(features: Floats, errors: Floats, deviations: Floats) -> Surrogate:
-    """Fit to n results: `features` (n, d) in [0, 1], `errors` (n,), their standard errors (n,)."""
+    """Fit to n results: `features` (n, d) in [0, 1], the last SIZES of them sizes, `errors` (n,), their
+    standard errors (n,)."""
     centre, spread = float(errors.mean()), max(float(errors.std()), 1e-3)
     targets, known = (errors - centre) / spread, (deviations / spread) ** 2
     every = np.unique(np.linspace(0, len(errors) - 1, min(len(errors), FIT_AT_MOST)).round().astype(int))
@@ -126,10 +131,10 @@ def _parts(features: Floats) -> Iterator[Floats]:
 
 
 def _fitted(features: Floats, targets: Floats, known: Floats) -> Floats:
-    count = features.shape[1]
+    count, near = features.shape[1] - SIZES, features[:, :-SIZES]
     priors = np.array([_SCALES] * count + [_SIGNAL, _TREND, _NOISE])
-    apart = (features[:, None, :] - features[None, :, :]) ** 2
-    products = (features - 0.5) @ (features - 0.5).T / count
+    apart = (near[:, None, :] - near[None, :, :]) ** 2
+    products = (features - 0.5) @ (features - 0.5).T / features.shape[1]
     diagonal = np.diag_indices(len(targets))
 
     def loss(parameters: Floats) -> tuple[float, Floats]:
@@ -160,9 +165,9 @@ def _fitted(features: Floats, targets: Floats, known: Floats) -> Floats:
 
 
 def _kernel(one: Floats, other: Floats, parameters: Floats) -> Floats:
-    scales = np.exp(parameters[: one.shape[1]])
-    signal, trend = np.exp(parameters[one.shape[1] : -1])
-    left, right = one * (math.sqrt(5) / scales), other * (math.sqrt(5) / scales)
+    scaling = math.sqrt(5) / np.exp(parameters[:-3])
+    signal, trend = np.exp(parameters[-3:-1])
+    left, right = one[:, :-SIZES] * scaling, other[:, :-SIZES] * scaling
     # In place: whole arrays of distances are what takes the time.
     squared = left @ (-2 * right.T)
     squared += (left**2).sum(axis=1)[:, None]
@@ -180,5 +185,5 @@ def _kernel(one: Floats, other: Floats, parameters: Floats) -> Floats:
 
 
 def _prior_variance(features: Floats, parameters: Floats) -> Floats:
-    signal, trend = np.exp(parameters[features.shape[1] : -1])
+    signal, trend = np.exp(parameters[-3:-1])
     return np.asarray(signal + trend * ((features - 0.5) ** 2).mean(axis=1))
