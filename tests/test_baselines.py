@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from torch.nn import functional
 
-from isonas.cli import main
 from isonas.cost import Deployment, MemoryModel
 from isonas.data.synthetic import synthetic
 from isonas.errors import TrainingError, UsageError
@@ -20,6 +18,7 @@ from isonas.paper.baseline_training import FILE, read_trained
 from isonas.paper.baselines import MobileNetV3Large, chosen, costed
 from isonas.search.log import read_trials
 from isonas.training.proxy import ProxyEvaluator
+from tests.commands import isonas
 
 SPACE = """
 input: 64
@@ -34,12 +33,6 @@ genes:
   head_features: [0]
 """
 SMALL = "mobilenetv3_w0.05"
-
-
-def isonas(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert "Traceback" not in result.output
-    return result
 
 
 @pytest.fixture(scope="module")

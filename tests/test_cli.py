@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
 
 from isonas.cli import COMMANDS, main
 from isonas.cli.resolve import claim_run
 from isonas.data.synthetic import synthetic
 from isonas.errors import LogError
 from isonas.search.log import read_trials
+from tests.commands import document, isonas
 from tests.test_data import encoded, write_parquet
 
 # The precision is not left to a probe, whose answer a busy machine may change from one run to the next.
@@ -47,17 +45,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
     return tmp_path
-
-
-def isonas(*arguments: str) -> Result:
-    return CliRunner().invoke(main, list(arguments))
-
-
-def document(*arguments: str) -> Any:
-    """The one JSON document that a command prints."""
-    result = isonas(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
 
 
 def python(code: str) -> str:

@@ -9,15 +9,12 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from torch.nn import functional
 
-from isonas.cli import main
 from isonas.data.augment import normalise
 from isonas.data.synthetic import synthetic
 from isonas.errors import ExportError
@@ -26,6 +23,7 @@ from isonas.genome import Genome, Stem
 from isonas.networks.build import build_network
 from isonas.search.log import read_trials
 from isonas.search.weights import load_weights
+from tests.commands import document, isonas
 
 SPACE = """
 input: 32
@@ -42,18 +40,12 @@ genes:
 """
 
 
-def isonas(*arguments: str) -> Any:
-    result = CliRunner().invoke(main, [*arguments, "--json"])
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A search on 16×16 images for a deployment at 32×32."""
     folder = tmp_path_factory.mktemp("export")
     (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
-    isonas(
+    document(
         "search", str(folder / "space.yaml"), "--data", "synthetic", "--epochs", "1", "--threads", "1",
         "--epoch-images", "128", "--seed", "1",
         "--trials", "8", "--sampler", "random", "--run", str(folder / "run"),
@@ -62,8 +54,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_front_member_is_exported_and_says_what_its_proxy_said(run: Path, tmp_path: Path) -> None:
-    manifests = isonas("export", str(run), "--select", "front", "--output", str(tmp_path / "out"))
-    front = isonas("front", str(run))["front"]
+    manifests = document("export", str(run), "--select", "front", "--output", str(tmp_path / "out"))
+    front = document("front", str(run))["front"]
     assert [manifest["genome"] for manifest in manifests] == [row["genome"] for row in front]
     data = synthetic()
     by_number = {trial.number: trial for trial in read_trials(run)[0]}
@@ -87,7 +79,7 @@ def test_every_front_member_is_exported_and_says_what_its_proxy_said(run: Path, 
 
 
 def test_the_folder_needs_pytorch_alone(run: Path, tmp_path: Path) -> None:
-    manifest = isonas("export", str(run), "--output", str(tmp_path / "out"))
+    manifest = document("export", str(run), "--output", str(tmp_path / "out"))
     folder = tmp_path / "out"
     assert sorted(path.name for path in folder.iterdir()) == [
         "genome.json", "manifest.json", "model.pt2", "model.py", "model.safetensors",
@@ -123,8 +115,8 @@ with torch.no_grad():
 
 
 def test_the_manifest_states_the_costs_and_the_preprocessing(run: Path, tmp_path: Path) -> None:
-    manifest = isonas("export", str(run), "--output", str(tmp_path / "out"))
-    best = isonas("front", str(run))["front"][0]
+    manifest = document("export", str(run), "--output", str(tmp_path / "out"))
+    best = document("front", str(run))["front"][0]
     memory = manifest["memory"]
     assert memory["predicted_peak_bytes"] == best["peak_bytes"]
     assert memory["predicted_weight_bytes"] == best["weight_bytes"]
@@ -135,13 +127,13 @@ def test_the_manifest_states_the_costs_and_the_preprocessing(run: Path, tmp_path
 
 
 def fails(says: str, code: int, *arguments: str) -> None:
-    result = CliRunner().invoke(main, list(arguments))
+    result = isonas(*arguments)
     assert says in result.stderr, result.output
     assert result.exit_code == code
 
 
 def test_what_cannot_be_exported(run: Path, tmp_path: Path) -> None:
-    front = {row["trial"] for row in isonas("front", str(run))["front"]}
+    front = {row["trial"] for row in document("front", str(run))["front"]}
     out = ["--output", str(tmp_path / "out")]
     off_front = next(number for number in range(8) if number not in front)
     fails("keeps no weights of trial", 1, "export", str(run), "--select", str(off_front), *out)
@@ -160,7 +152,7 @@ def test_what_cannot_be_exported(run: Path, tmp_path: Path) -> None:
 
 def test_a_factor_that_is_not_whole_is_trained(run: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
-    manifest = isonas("export", str(run), "--input", "20", "--epochs", "2", "--output", out)
+    manifest = document("export", str(run), "--input", "20", "--epochs", "2", "--output", out)
     assert manifest["origin"]["weights"] == "trained"
     assert manifest["origin"]["test_error"] < 0.6
     assert manifest["input"] == 20
@@ -168,7 +160,7 @@ def test_a_factor_that_is_not_whole_is_trained(run: Path, tmp_path: Path) -> Non
 
 def test_genomes_are_trained_or_exported_untrained(tmp_path: Path) -> None:
     genome = "isonet_l1_c8_r8_e2_se4_conv_m2_h0"
-    trained = isonas(
+    trained = document(
         "export",
         genome,
         "--data",
@@ -181,7 +173,7 @@ def test_genomes_are_trained_or_exported_untrained(tmp_path: Path) -> None:
         str(tmp_path / "a"),
     )
     assert trained["origin"]["test_error"] < 0.4
-    untrained = isonas(
+    untrained = document(
         "export", genome, "--epochs", "0", "--classes", "7", "--input", "32", "--output", str(tmp_path / "b")
     )
     assert untrained["origin"]["weights"] == "untrained"
@@ -222,21 +214,20 @@ def test_the_standalone_source_imports_pytorch_and_the_standard_library_alone() 
 
 
 def test_images_smaller_than_the_deployment_are_upsampled_in_training(tmp_path: Path) -> None:
-    result = CliRunner().invoke(
-        main,
-        ["export", "isonet_l1_c8_r8_e1_se0_s2d_m1_h0", "--data", "synthetic", "--epochs", "1",
-         "--input", "32", "--output", str(tmp_path / "out")],
-    )  # fmt: skip
+    result = isonas(
+        *("export", "isonet_l1_c8_r8_e1_se0_s2d_m1_h0", "--data", "synthetic", "--epochs", "1"),
+        *("--input", "32", "--output", tmp_path / "out"),
+    )
     assert result.exit_code == 0
     assert "--input 16 would train and deploy at theirs" in result.stderr
 
 
 def test_members_that_are_exported_already_are_left_as_they_are(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    first = isonas("front", str(run))["front"][0]["genome"]
-    isonas("export", str(run), "--select", first, "--output", str(out / first))
+    first = document("front", str(run))["front"][0]["genome"]
+    document("export", str(run), "--select", first, "--output", str(out / first))
     written = (out / first / "model.pt2").stat().st_mtime_ns
-    rest = isonas("export", str(run), "--select", "front", "--output", str(out))
+    rest = document("export", str(run), "--select", "front", "--output", str(out))
     assert len(list(out.iterdir())) == len(rest) + 1
     assert (out / first / "model.pt2").stat().st_mtime_ns == written
 
@@ -246,7 +237,7 @@ def test_weights_of_something_else_are_refused(run: Path, tmp_path: Path) -> Non
 
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
-    number = isonas("front", str(copy))["front"][0]["trial"]
+    number = document("front", str(copy))["front"][0]["trial"]
     save_file({"a": np.zeros(3)}, copy / "weights" / f"{number}.safetensors")
     fails(f"does not hold the weights of trial {number}", 1, "export", str(copy))
 

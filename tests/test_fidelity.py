@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
@@ -35,9 +34,9 @@ from isonas.bench.fidelity import (
     stratified,
 )
 from isonas.bench.table import Training, read_table
-from isonas.cli import main
 from isonas.evaluation import trial_seed
 from isonas.search.log import COMPLETE, Trial
+from tests.commands import isonas
 from tests.studies import SPACE
 
 GENOMES = [SPACE.columns.genome(index) for index in range(len(SPACE.columns))]
@@ -250,10 +249,6 @@ def test_rankings_overall_and_where_there_are_enough() -> None:
     tied = rankings([replace(one, longer_error=0.5) for one in genomes], seed=0, resamples=10)
     assert tied[0].kendall == Interval(None, None, None)
     json.dumps(document("run", (4, 16), tied), allow_nan=False)
-
-
-def isonas(*arguments: str) -> Result:
-    return CliRunner().invoke(main, list(arguments))
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,8 @@ import filelock
 import pyarrow.parquet as pq
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
 import isonas.paper.run as paper_run
-from isonas.cli import main
 from isonas.cost import Deployment, MemoryModel, madds, params, peak_activations
 from isonas.data.dataset import Dataset
 from isonas.data.synthetic import synthetic
@@ -36,15 +34,12 @@ from isonas.paper.table4 import cell_name
 from isonas.space import columns_of
 from isonas.training import loop
 from isonas.training.machine import Machine
+from tests.commands import isonas
 from tests.counting import count_madds
 
 CPU = Machine("cpu", "fp32", 1)
 SMOKE = ["--scale", "smoke", "--data", "synthetic", "--precision", "fp32", "--threads", "1"]
 TRAINED = [name for name in EXPERIMENTS if name not in ("table1", "table2", "fig8")]
-
-
-def isonas(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def experiment_of(name: str) -> Experiment:

@@ -18,11 +18,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from isonas.cli import main
 from isonas.cli.retrain_inputs import _micro_batch
 from isonas.data.dataset import Images, split_validation
 from isonas.data.synthetic import synthetic
@@ -39,6 +37,7 @@ from isonas.training.recipes import FullRecipe, load_recipe, parse_recipe, shipp
 from isonas.training.retrain import retrain
 from isonas.training.retrain_folder import Retraining, State, load_state
 from isonas.training.weights_file import read_weights
+from tests.commands import document, isonas
 
 CPU = Machine("cpu", "fp32", 1)
 GENOME = "isonet_l1_c8_r4_e2_se4_s2d_m2_h0"
@@ -74,16 +73,6 @@ def asked(recipe: FullRecipe = EVERYTHING, **changes: Any) -> Retraining:
         threads=1,
     )
     return replace(inputs, **changes)
-
-
-def isonas(*arguments: str) -> Result:
-    return CliRunner().invoke(main, list(arguments))
-
-
-def document(*arguments: str) -> Any:
-    result = isonas(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
 
 
 def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:

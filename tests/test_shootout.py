@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,10 +21,10 @@ from isonas.bench.arena import Arena, read_arena
 from isonas.bench.replay import Replay, Setting, Shares
 from isonas.bench.samplers import Shootout, comparisons, plan_of, reach, real_clock, share_at, shoot_out
 from isonas.bench.statistics import holm, paired, quartiles, quartiles_reached
-from isonas.cli import main
 from isonas.errors import UsageError
 from isonas.search import SAMPLER_NAMES
 from isonas.space import load_space
+from tests.commands import document, isonas
 from tests.tables import some_genomes, write
 
 GENOMES = some_genomes(24)
@@ -188,21 +187,15 @@ def test_a_plan_asks_for_what_the_table_has(arena: Arena) -> None:
             plan(**changes)
 
 
-def isonas(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["bench", "samplers", *arguments])
-
-
-def document(*arguments: str) -> Any:
-    result = isonas(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+def samplers(*arguments: str) -> Result:
+    return isonas("bench", "samplers", *arguments)
 
 
 SHORT = ["--sampler", "ehvi", "--sampler", "random", "--seeds", "4", "--trials", "12"]
 
 
 def test_the_document(table: Path) -> None:
-    found = document(str(table), *SHORT)
+    found = document("bench", "samplers", table, *SHORT)
     assert list(found) == [
         "table", "genomes", "left_out", "trainings", "mean_training_seconds", "objectives", "reference",
         "whole_table_share_of_best", "seeds", "workers", "early_stopping", "logged", "against", "budgets",
@@ -228,8 +221,10 @@ def test_the_document(table: Path) -> None:
 
 
 def test_equal_commands_give_equal_documents(table: Path, tmp_path: Path) -> None:
-    plain = document(str(table), *SHORT, "--workers", "3")
-    logged = document(str(table), *SHORT, "--workers", "3", "--jobs", "2", "--log", str(tmp_path))
+    plain = document("bench", "samplers", table, *SHORT, "--workers", "3")
+    logged = document(
+        "bench", "samplers", table, *SHORT, "--workers", "3", "--jobs", "2", "--log", str(tmp_path)
+    )
     assert (plain.pop("logged"), logged.pop("logged")) == (False, True)
     for found in (plain, logged):
         for clock in found["real_clock"].values():
@@ -240,7 +235,7 @@ def test_equal_commands_give_equal_documents(table: Path, tmp_path: Path) -> Non
 
 
 def test_the_tables(table: Path) -> None:
-    result = isonas(str(table), *SHORT)
+    result = samplers(str(table), *SHORT)
     assert result.exit_code == 0, result.output
     for said in ("trials", "simulated s", "90%, trials", "95%, seconds", "duplicates", "all 24 genomes"):
         assert said in result.stdout
@@ -249,7 +244,7 @@ def test_the_tables(table: Path) -> None:
 def test_the_plot_is_the_same_file_each_time(table: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     for name in ("one.svg", "two.svg", "one.png"):
-        result = isonas(str(table), *SHORT, "--plot", str(tmp_path / name))
+        result = samplers(str(table), *SHORT, "--plot", str(tmp_path / name))
         assert result.exit_code == 0, result.output
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
@@ -259,7 +254,7 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_replayed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def says(plot: str) -> str:
-        result = isonas("missing.parquet", "--plot", plot)
+        result = samplers("missing.parquet", "--plot", plot)
         assert result.exit_code == 2
         return result.stderr
 
@@ -281,7 +276,7 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_replayed(
     ],
 )
 def test_a_users_mistake_is_one_sentence(arguments: list[str], code: int, says: str, table: Path) -> None:
-    result = isonas(str(table), *arguments)
+    result = samplers(str(table), *arguments)
     assert (result.exit_code, says in result.stderr) == (code, True), result.stderr
     assert "Traceback" not in result.output
 
