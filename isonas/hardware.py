@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -102,7 +103,7 @@ def costs(columns: Columns, at: Deployment, budget: Budget) -> Costs:
 def within(budget: Budget, of: Costs) -> Bools:
     """Which genomes keep every limit."""
     mask = np.ones(len(of.params), dtype=np.bool_)
-    for limit, values, _ in _limits(budget, of):
+    for limit, values, *_ in _limits(budget, of):
         mask &= values <= limit
     return mask
 
@@ -117,11 +118,11 @@ def require_feasible(columns: Columns, of: Costs, budget: Budget) -> Ints:
     if len(feasible):
         return feasible
     limits = _limits(budget, of)
-    excess = np.max([values / max(limit, 1) for limit, values, _ in limits], axis=0)
+    excess = np.max([values / max(limit, 1) for limit, values, *_ in limits], axis=0)
     nearest = int(np.argmin(excess))
     broken = " and ".join(
-        f"{name} by {values[nearest] - limit:,} ({values[nearest]:,} against {limit:,})"
-        for limit, values, name in limits
+        f"{name} by {said(int(values[nearest] - limit))} ({said(int(values[nearest]))} against {said(limit)})"
+        for limit, values, name, said in limits
         if values[nearest] > limit
     )
     raise BudgetError(
@@ -130,14 +131,15 @@ def require_feasible(columns: Columns, of: Costs, budget: Budget) -> Ints:
     )
 
 
-def _limits(budget: Budget, of: Costs) -> list[tuple[int, Ints, str]]:
+def _limits(budget: Budget, of: Costs) -> list[tuple[int, Ints, str, Callable[[int], str]]]:
+    """What is limited: limit, costs, the option's name, and how its numbers are told."""
     every = (
-        (budget.max_memory_bytes, of.arena_bytes, "memory bytes"),
-        (budget.max_flash_bytes, of.file_bytes, "flash bytes"),
-        (budget.max_params, of.params, "params"),
-        (budget.max_madds, of.madds, "MAdds"),
+        (budget.max_memory_bytes, of.arena_bytes, "--max-memory", format_bytes),
+        (budget.max_flash_bytes, of.file_bytes, "--max-flash", format_bytes),
+        (budget.max_params, of.params, "--max-params", "{:,}".format),
+        (budget.max_madds, of.madds, "--max-madds", "{:,}".format),
     )
-    return [(limit, values, name) for limit, values, name in every if limit is not None]
+    return [(limit, values, name, said) for limit, values, name, said in every if limit is not None]
 
 
 def budget_of(

@@ -224,14 +224,19 @@ def load_space(name_or_path: str) -> SearchSpace:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
+        near = difflib.get_close_matches(name_or_path, shipped, n=1, cutoff=0.6)
         raise SpaceError(
-            f"no search space {name_or_path!r} ({getattr(error, 'strerror', None) or error}); give "
-            f"one of {', '.join(sorted(shipped))}, or the path of a YAML file."
+            f"no search space {name_or_path!r} ({getattr(error, 'strerror', None) or error}); "
+            + (f"did you mean {near[0]}? " if near else "")
+            + f"Give one of {', '.join(sorted(shipped))}, or the path of a YAML file."
         ) from None
     try:
         document = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SpaceError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise SpaceError(f"{path} is not YAML{where} ({reason}); mend the file.") from None
     return parse_space(document, name=path.stem)
 
 
@@ -257,8 +262,10 @@ def _mapping(document: object, where: str, known: Sequence[str]) -> dict[str, An
         raise SpaceError(f"{where}: a mapping with the keys {', '.join(known)} is wanted.")
     for key in document:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
+            if key in GENES:
+                hint = "genes belong under the key genes."
             raise SpaceError(f"{where}: {key!r} is unknown; {hint}")
     return dict(document)
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -16,7 +17,7 @@ from isonas.cli import COMMANDS, main
 from isonas.cli.resolve import claim_run
 from isonas.data.synthetic import synthetic
 from isonas.errors import LogError
-from isonas.search.log import read_trials
+from isonas.search.log import RUNNING, read_trials, write_trial
 from tests.commands import document, isonas
 from tests.test_data import encoded, write_parquet
 
@@ -225,9 +226,17 @@ def fails(says: str, code: int, *arguments: str) -> None:
         ("'resnet50' is not a genome", 2, "cost resnet50"),
         ("does not divide input 100", 2, "cost isonet_l16_c64_r14_e6_se4_s2d --input 100"),
         ("no search space 'nosuch'", 2, "search nosuch"),
+        ("did you mean quick?", 2, "search quik"),
+        ("'depth' is unknown; genes belong under the key genes", 2, "space misplaced.yaml"),
+        ("broken.yaml is not YAML in line 2 (", 2, "space broken.yaml"),
+        ("--cpus-per-trial is for a cluster (--engine ray)", 2, "search --data synthetic --cpus-per-trial 2"),
+        ("--gpus-per-trial is for a cluster (--engine ray)", 2, "search --data synthetic --gpus-per-trial 1"),
+        ("give --gpus-per-trial", 2, "search --data synthetic --engine ray --device cuda"),
+        ("give one of them", 2, "front nowhere --csv --json"),
+        ("nowhere is not there; give the folder", 2, "evaluate nowhere --data synthetic"),
         ("'chanels' is unknown; did you mean channels?", 2, "search typo.yaml"),
         ("40 channels is not a multiple of 32", 2, "space odd.yaml"),
-        ("breaks memory bytes by", 2, "search --data synthetic --max-memory 1KiB"),
+        ("breaks --max-memory by", 2, "search --data synthetic --max-memory 1KiB"),
         ("board 'stm32' is unknown", 2, "search --board stm32"),
         ("'12 GiB' is not a size", 2, "search --max-memory '12 GiB'"),
         ("is not a time; give one like", 2, "search --time-limit soon"),
@@ -259,6 +268,8 @@ def test_mistakes_get_one_sentence(here: Path, says: str, code: int, arguments: 
 
     (here / "typo.yaml").write_text("input: 32\nclasses: 10\ngenes: {chanels: [32]}", encoding="utf-8")
     (here / "odd.yaml").write_text("input: 32\nclasses: 10\ngenes: {channels: [40]}", encoding="utf-8")
+    (here / "misplaced.yaml").write_text("input: 32\ndepth: [2]", encoding="utf-8")
+    (here / "broken.yaml").write_text("input: 32\ndepth: [2", encoding="utf-8")
     (here / "text.parquet").write_text("no parquet", encoding="utf-8")
     pq.write_table(pa.table({"x": [1]}), here / "numbers.parquet")
     (here / "full").mkdir()
@@ -275,15 +286,15 @@ def run(here: Path) -> Path:
 @pytest.mark.parametrize(
     ("says", "arguments"),
     [
-        ("other inputs: seed;", "--seed 5"),
-        ("other inputs: sampler, epochs;", "--epochs 3 --sampler random"),
-        ("other inputs: budget.max_params;", "--max-params 1M"),
-        ("other inputs: budget.board, budget.arena.channel", "--board stm32f746"),
-        ("other inputs: precision;", "--precision {other}"),
+        ("other inputs: seed (0 there);", "--seed 5"),
+        ("other inputs: sampler (ehvi there), epochs (1 there);", "--epochs 3 --sampler random"),
+        ("other inputs: max_params;", "--max-params 1M"),
+        ("other inputs: board;", "--board stm32f746"),
+        ("other inputs: precision (", "--precision {other}"),
         ("other inputs: objectives;", "--objectives error,params"),
-        ("other inputs: data_fingerprint, data_side, class_names;", "--data digits"),
-        ("other inputs: input;", "--input 32"),
-        ("other inputs: space.name, space.input", "quick"),
+        ("other inputs: data;", "--data digits"),
+        ("other inputs: input (", "--input 32"),
+        ("other inputs: space (", "quick"),
     ],
 )
 def test_a_resume_with_other_inputs_names_them(run: Path, says: str, arguments: str) -> None:
@@ -298,7 +309,16 @@ def test_a_resume_may_repeat_any_part_of_its_budget(here: Path) -> None:
     document("search", "tiny.yaml", *SHORT, *limits, "--trials", "1", "--run", "run")
     for part in (limits[:2], limits[2:4], limits[4:], limits):
         document("search", *part, "--run", "run", "--resume")
-    fails("other inputs: budget.max_params;", 2, "search", "--max-params", "2M", "--run", "run", "--resume")
+    fails(
+        "other inputs: max_params (1000000 there);",
+        2,
+        "search",
+        "--max-params",
+        "2M",
+        "--run",
+        "run",
+        "--resume",
+    )
 
 
 def test_images_are_found_again_from_another_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,8 +328,24 @@ def test_images_are_found_again_from_another_folder(here: Path, monkeypatch: pyt
     document("search", "tiny.yaml", *arguments, "--trials", "1", "--run", "run")
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
+    (here / "train.parquet").rename(here / "moved.parquet")
+    fails("cannot be read where they were", 2, "resume", str(here / "run"), "--trials", "1")
+    (here / "moved.parquet").rename(here / "train.parquet")
     document("resume", "../run", "--trials", "2")
     assert len(read_trials(here / "run")[0]) == 2
+
+
+def test_a_front_says_what_it_is_worth(here: Path) -> None:
+    document("search", "tiny.yaml", *SHORT, "--trials", "2", "--run", "run")
+    assert "trials have ended" not in isonas("front", "run").stdout
+    trial = read_trials(here / "run")[0][0]
+    for number, error in ((0, 0.76), (1, 0.75)):
+        write_trial(here / "run", replace(trial, number=number, error=error, curve_error=(error,)))
+    assert "None is better than a guess (error 0.750)" in isonas("front", "run").stdout
+    write_trial(here / "run", replace(trial, number=1, error=0.5, curve_error=(0.5,)))
+    assert "better than a guess" not in isonas("front", "run").stdout
+    write_trial(here / "run", replace(trial, number=1, state=RUNNING))
+    assert "1 of 2 trials have ended." in isonas("front", "run").stdout
 
 
 def test_too_few_images_are_found_before_there_is_a_run(here: Path) -> None:

@@ -313,7 +313,7 @@ def test_refusals_are_one_sentence(run: Path, tmp_path: Path) -> None:
         ([str(tmp_path)], "is no run", 2),
         ([str(run), "--epochs", "1"], "no longer than", 2),
         ([str(run), "--epochs", "3", "--time-limit", "soon"], "is not a time", 2),
-        ([str(run), "--epochs", "3", "--data", "digits"], "other images: data_fingerprint", 2),
+        ([str(run), "--epochs", "3", "--data", "digits"], "searched on other images", 2),
         ([str(run), "--epochs", "3", "--time-limit", "0.000001"], "only 0 of 6 genomes", 1),
     ):
         result = isonas("fidelity", *arguments)

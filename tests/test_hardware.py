@@ -111,7 +111,7 @@ def test_what_is_infeasible_names_the_nearest_and_by_how_much() -> None:
     columns = columns_of([Genome(), Genome(depth=2)])
     of = costs(columns, AT, Budget())
     limit = int(of.params[1]) - 7
-    with pytest.raises(BudgetError, match=f"{Genome(depth=2)}, breaks params by 7 "):
+    with pytest.raises(BudgetError, match=f"{Genome(depth=2)}, breaks --max-params by 7 "):
         require_feasible(columns, of, Budget(max_params=limit))
     assert require_feasible(columns, of, Budget(max_params=limit + 7)).tolist() == [1]
 

@@ -386,7 +386,7 @@ def test_a_damaged_study_file_gets_a_sentence(tmp_path: Path) -> None:
 
 
 def test_nothing_feasible_is_said_before_the_first_trial() -> None:
-    with pytest.raises(BudgetError, match=r"none of the \d+ genomes.*memory bytes by"):
+    with pytest.raises(BudgetError, match=r"none of the \d+ genomes.*--max-memory by"):
         study_of(replace(INPUTS, budget=Budget(max_memory_bytes=100)))
 
 

@@ -105,7 +105,7 @@ def read_arena(path: Path, trainings: int | None = None) -> Arena:
     if len(kept) < GENOMES_AT_LEAST:
         raise UsageError(
             f"{path} holds {len(kept)} genomes with {used} trainings, and at least {GENOMES_AT_LEAST} are "
-            "needed; go on with the recording, or use fewer --trainings."
+            "needed; go on with the recording{' or use fewer --trainings' * (used > TRAININGS_AT_LEAST)}."
         )
     return _arena(path, table, kept, used, len(found) - len(kept))
 

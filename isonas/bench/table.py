@@ -96,7 +96,10 @@ def read_table(path: Path) -> Table:
         raise LogError(f"{path} is not there; record a table with isonas bench record.") from None
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException, IsonasError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise LogError(f"{path} is no readable table ({reason}).") from None
+        raise LogError(
+            f"{path} is no table that isonas bench record wrote, or is damaged ({reason}); give another, or "
+            "record it anew."
+        ) from None
 
 
 def _training(row: dict[str, Any]) -> Training:

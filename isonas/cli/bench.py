@@ -74,7 +74,7 @@ def cost(space: str | None, as_json: bool, **budget: object) -> None:
         )
 
 
-@bench.command("record")
+@bench.command("record", short_help="Train a space's genomes several times each, into a table.")
 @click.argument("space", default="tiny")
 @data_option
 @budget_options
@@ -158,7 +158,7 @@ def record(**options: Any) -> None:
         click.echo(f"{options['table']} holds {have} of {wanted} trainings.")
 
 
-@bench.command("samplers")
+@bench.command("samplers", short_help="Replay samplers on a recorded table and compare them.")
 @click.argument("table", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
     "--sampler",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 GENOME = "isonet_l8_c64_r14_e6_se4_s2d"
 
 
-@click.command()
+@click.command(short_help="Compare trial throughput with a plain script's.")
 @click.argument("genome", default=GENOME)
 @data_option
 @proxy_options(epochs=2)

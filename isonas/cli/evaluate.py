@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from isonas.cli.options import cache_option, json_option
+from isonas.cli.options import cache_option, json_option, machine_options
 from isonas.cli.resolve import cache_folder
 from isonas.errors import UsageError
 
@@ -20,22 +20,14 @@ from isonas.errors import UsageError
     required=True,
     help="Images: clutter, digits, synthetic, imagenet32:DIR, parquet:PATH or folder:DIR.",
 )
-@click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
-@click.option(
-    "--precision",
-    default="fp32",
-    show_default=True,
-    type=click.Choice(["fp32", "bf16"]),
-    help="Number format.",
-)
-@click.option("--threads", type=click.IntRange(1), help="CPU threads. Default: all usable.")
+@machine_options("the network is put to the images", precision="fp32")
 @cache_option
 @json_option
 def evaluate(checkpoint: Path, **options: Any) -> None:
     """Put images to trained weights: top-1, top-5, class by class.
 
     CHECKPOINT is the folder of a retraining (its best weights), or one of the weights files in it. Of
-    SOURCE the held-back images are taken, or all where it holds none back.
+    the images of --data the held-back ones are taken, or all where none are held back.
 
     \b
     Example:
@@ -48,6 +40,10 @@ def evaluate(checkpoint: Path, **options: Any) -> None:
     from isonas.training.machine import probe_machine
     from isonas.training.weights_file import read_weights
 
+    if not checkpoint.exists():
+        raise UsageError(
+            f"{checkpoint} is not there; give the folder of a retraining, or a weights file in it."
+        )
     weights = read_weights(checkpoint)
     data = open_dataset(options["data"], cache_folder(options))
     if data.classes != len(weights.class_names):

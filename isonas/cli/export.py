@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isonas.cli.options import EPOCH_IMAGES, cache_option, json_option
+from isonas.cli.options import EPOCH_IMAGES, cache_option, json_option, machine_options
 from isonas.cli.resolve import selected_trials
 from isonas.errors import ExportError, UsageError
 
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Folder to make. Default: export/<genome> in the run, or here.",
 )
+@machine_options("a training runs")
 @cache_option
 @json_option
 def export(what: str, as_json: bool, **options: Any) -> None:  # fmt: skip
@@ -97,11 +98,19 @@ def export(what: str, as_json: bool, **options: Any) -> None:  # fmt: skip
     manifests = []
     for make, budget, folder in exports:
         if folder not in taken:
-            manifests.append(_written(make, budget, folder, options["form"]))
-            click.echo(f"wrote {folder}", err=True)
+            manifest = _written(make, budget, folder, options["form"])
+            manifests.append(manifest)
+            click.echo(f"wrote {folder} ({_WEIGHTS[manifest['origin']['weights']]})", err=True)
     if as_json:
         click.echo(json.dumps(manifests if options["select"] == "front" else manifests[0], indent=2))
 
+
+_WEIGHTS = {
+    "proxy": "the proxy's weights",
+    "retrained": "retrained weights",
+    "trained": "weights trained now",
+    "untrained": "untrained weights",
+}
 
 Export = tuple[Callable[[], "Origin"], "Budget", Path]
 """What makes a network, the budget its memory is predicted under, and the folder to write."""
@@ -186,7 +195,8 @@ def _trained(
     source = options["data"] or (inputs.data if inputs else "")
     data = open_dataset(source, options["cache"] or default_cache())
     recipe = Recipe(options["epochs"], options["epoch_images"])
-    return from_training(genome, data, recipe, probe_machine(), side, seed, _say)
+    machine = probe_machine(options["device"], options["threads"], options["precision"])
+    return from_training(genome, data, recipe, machine, side, seed, _say)
 
 
 def _written(make: Callable[[], Origin], budget: Budget, folder: Path, form: str) -> dict[str, Any]:

@@ -53,6 +53,8 @@ def front(runs: tuple[Path, ...], as_csv: bool, as_json: bool, **options: Any) -
     from isonas.report.front import front_csv, front_document, read_front
     from isonas.report.search import print_baselines, print_front
 
+    if as_csv and as_json:
+        raise UsageError("--csv and --json ask for two documents; give one of them.")
     found = read_front(runs)
     for message in found.unreadable:
         click.echo(f"isonas: {message}; it is left out here.", err=True)

@@ -130,35 +130,63 @@ def deployment_options(command: F) -> F:
     return _add(command, _DEPLOYMENT)
 
 
-def worker_options(command: F) -> F:
+def worker_options(*, resuming: bool = False) -> Callable[[F], F]:
     """Add who trains: --engine, --workers, --cpus-per-trial and --gpus-per-trial."""
-    return _add(
-        command,
-        (
-            click.option(
-                "--engine",
-                default="local",
-                show_default=True,
-                type=click.Choice(["local", "ray"]),
-                help="Train in processes of this machine, or on a Ray cluster (pip install 'isonas[ray]').",
-            ),
-            click.option(
-                "--workers",
-                type=click.IntRange(1, 4096),
-                help="Trainings side by side. Default: 1; on a cluster as many as it has room for.",
-            ),
-            click.option(
-                "--cpus-per-trial",
-                type=click.FloatRange(0, min_open=True),
-                help="Processors that a training takes of a Ray cluster. Default: --threads, else 1.",
-            ),
-            click.option(
-                "--gpus-per-trial",
-                type=click.FloatRange(0),
-                help="GPUs that a training takes of a Ray cluster, such as 0.5. Default: 0.",
-            ),
+
+    def by_default(new: str) -> str:
+        return f"Default: {'as at the start' if resuming else new}."
+
+    options = (
+        click.option(
+            "--engine",
+            default=None if resuming else "local",
+            type=click.Choice(["local", "ray"]),
+            help="Train in processes of this machine, or on a Ray cluster (pip install 'isonas[ray]'). "
+            + by_default("local"),
+        ),
+        click.option(
+            "--workers",
+            type=click.IntRange(1, 4096),
+            help="Trainings side by side. " + by_default("1; on a cluster as many as it has room for"),
+        ),
+        click.option(
+            "--cpus-per-trial",
+            type=click.FloatRange(0, min_open=True),
+            help="Processors that a training takes of a Ray cluster. " + by_default("--threads, else 1"),
+        ),
+        click.option(
+            "--gpus-per-trial",
+            type=click.FloatRange(0),
+            help="GPUs that a training takes of a Ray cluster, such as 0.5. " + by_default("0"),
         ),
     )
+    return lambda command: _add(command, options)
+
+
+def machine_options(training: str, *, precision: str = "auto") -> Callable[[F], F]:
+    """Add where and how numbers are computed: --device, --precision and --threads."""
+    options = (
+        click.option(
+            "--device",
+            default="auto",
+            show_default=True,
+            type=click.Choice(["auto", "cpu", "cuda"]),
+            help=f"Where {training}.",
+        ),
+        click.option(
+            "--precision",
+            default=precision,
+            show_default=True,
+            type=click.Choice(["auto", "bf16", "fp32"]),
+            help="Number format; auto measures whether bf16 is fast here.",
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(1),
+            help="CPU threads; fewer than there are where others are at work. Default: all usable.",
+        ),
+    )
+    return lambda command: _add(command, options)
 
 
 def proxy_options(*, epochs: int) -> Callable[[F], F]:

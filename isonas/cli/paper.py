@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isonas.cli.options import cache_option, json_option
+from isonas.cli.options import cache_option, json_option, machine_options
 from isonas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,21 +37,7 @@ SCALES = ("smoke", "small", "full")
     help="Folder of the results. Default: runs/paper-<id>-<scale>.",
 )
 @click.option("--seeds", type=click.IntRange(1, 1000), help="Fresh starts of every network, in all.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads of a training. Default: all usable.")
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    help="Where networks train.",
-)
-@click.option(
-    "--precision",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "bf16", "fp32"]),
-    help="Number format of trainings; auto measures whether bf16 is fast here.",
-)
+@machine_options("networks train")
 @cache_option
 @json_option
 def paper(name: str | None, as_json: bool, **options: Any) -> None:
@@ -128,3 +114,4 @@ def _list(as_json: bool) -> None:
         return
     for name, title in EXPERIMENTS.items():
         click.echo(f"{name:8}  {title}")
+    click.echo("\nisonas paper ID runs one; those that train ask for images by --data.", err=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isonas.cli.options import BUDGET_OPTIONS, budget_from
-from isonas.errors import LogError, RunError, UsageError
+from isonas.errors import IsonasError, LogError, RunError, UsageError
 
 if TYPE_CHECKING:
     from isonas.data.dataset import Dataset
@@ -32,6 +32,7 @@ def new_inputs(options: dict[str, Any]) -> tuple[Inputs, Dataset]:
     budget = budget_from(options)
     objectives = parse_objectives(options["objectives"])
     data = open_dataset(options["data"], cache_folder(options))
+    _check_engine(options["engine"], options)
     machine = _machine(options)
     epoch_images = options["epoch_images"]
     if epoch_images is None and machine.device == "cpu":
@@ -67,6 +68,16 @@ def new_inputs(options: dict[str, Any]) -> tuple[Inputs, Dataset]:
     return inputs, data
 
 
+def _check_engine(engine: str, options: dict[str, Any]) -> None:
+    """Raise UsageError for given options that a cluster alone has use for."""
+    for name in ("cpus_per_trial", "gpus_per_trial"):
+        if engine == "local" and options.get(name) is not None:
+            raise UsageError(
+                f"--{name.replace('_', '-')} is for a cluster (--engine ray); on this machine give --workers "
+                "and --threads."
+            )
+
+
 def _machine(options: dict[str, Any]) -> Machine:
     """Where trainings run: threads are shared out among workers, on a cluster a training takes one
     unless told."""
@@ -77,6 +88,10 @@ def _machine(options: dict[str, Any]) -> Machine:
     else:
         threads = options["threads"] or max(int(options["cpus_per_trial"] or 1), 1)
         if options["device"] == "cuda":
+            if not options["gpus_per_trial"]:
+                raise UsageError(
+                    "--device cuda on a cluster takes GPUs of it; give --gpus-per-trial, such as 1."
+                )
             # The driver may have no GPU to probe; those of a cluster that are worth having do bf16.
             return Machine("cuda", "fp32" if options["precision"] == "fp32" else "bf16", threads)
     return probe_machine(options["device"], threads, options["precision"])
@@ -91,6 +106,9 @@ def given_inputs(recorded: Inputs, options: dict[str, Any], given: set[str], dat
              "threads", "classes", "early_stopping", "repeats", "workers", "engine", "cpus_per_trial",
              "gpus_per_trial")  # fmt: skip
     over = {name: options[name] for name in alike if name in given}
+    _check_engine(
+        over.get("engine", recorded.engine), {name: options[name] for name in alike if name in given}
+    )
     if "space" in given:
         over["space"] = load_space(options["space"])
     if "input_side" in given:
@@ -120,16 +138,29 @@ def inputs_again(run: Path, recorded: Inputs, options: dict[str, Any]) -> Inputs
     Raises DataError where they cannot be opened, RunError where they are others, UsageError without
     the run's device.
     """
-    from isonas.data.sources import open_dataset
     from isonas.search.inputs import changed
     from isonas.training.machine import require_device
 
-    data = open_dataset(options["data"] or recorded.data, cache_folder(options))
-    inputs = given_inputs(recorded, options, set(), data)
-    if differing := changed(recorded, inputs):
-        raise RunError(f"{run} was searched on other images: {', '.join(differing)}; give those with --data.")
+    inputs = given_inputs(recorded, options, set(), images_again(run, recorded, options))
+    if changed(recorded, inputs):
+        raise RunError(f"{run} was searched on other images than those of {inputs.data}; give its own.")
     require_device(inputs.device)
     return inputs
+
+
+def images_again(run: Path, recorded: Inputs, options: dict[str, Any]) -> Dataset:
+    """A run's images: those of `--data`, or where they were; raises as `open_dataset` does."""
+    from isonas.data.sources import open_dataset
+
+    if options["data"]:
+        return open_dataset(options["data"], cache_folder(options))
+    try:
+        return open_dataset(recorded.data, cache_folder(options))
+    except IsonasError as error:
+        raise type(error)(
+            f"the images of {run} cannot be read where they were ({str(error).rstrip('.')}); say where they "
+            "lie now by --data."
+        ) from None
 
 
 def proxy_setting(inputs: Inputs, cache: Path) -> ProxySetting:

@@ -19,7 +19,7 @@ from isonas.cli.search import resume_run
 @click.option("--time-limit", help="Start no trial after this long, such as 90m, 2h or 600s.")
 @click.option("--data", help="Where the same images lie now, if they have moved.")
 @timeout_option
-@worker_options
+@worker_options(resuming=True)
 @click.option(
     "--repeats",
     type=click.IntRange(1, 100),

@@ -29,6 +29,7 @@ from isonas.cli.resolve import (
     cache_folder,
     claim_run,
     given_inputs,
+    images_again,
     latest_run,
     new_inputs,
     parse_seconds,
@@ -91,7 +92,7 @@ if TYPE_CHECKING:
     help="Go on to retrain in full: the best, the whole front, or its N best. See isonas retrain.",
 )
 @timeout_option
-@worker_options
+@worker_options()
 @cache_option
 @click.option(
     "--run",
@@ -107,7 +108,7 @@ def search(ctx: click.Context, /, **options: Any) -> None:  # fmt: skip
 
     Every genome of the space is costed exactly; those that break a limit are never trained. The others
     are proposed one by one, trained briefly on small images, and logged. SPACE is a shipped space
-    (quick, mcu, imagenet, paper) or the path of a YAML file. A killed search goes on with
+    (quick, tiny, mcu, imagenet, paper) or the path of a YAML file. A killed search goes on with
     `isonas resume RUN`.
 
     \b
@@ -147,12 +148,12 @@ def start_run(options: dict[str, Any], time_limit: float) -> Path:
 
 def resume_run(run: Path, options: dict[str, Any], given: set[str], time_limit: float) -> None:
     """Go on with a run; options that were given must say what the run was started with."""
-    from isonas.data.sources import open_dataset
     from isonas.search.inputs import changed, read_run, versions
     from isonas.search.study import study_of
 
     recorded, _, recorded_versions = read_run(run)
-    data = open_dataset(options["data"] if "data" in given else recorded.data, cache_folder(options))
+    source = options["data"] if "data" in given else None
+    data = images_again(run, recorded, {**options, "data": source})
     inputs = given_inputs(recorded, options, given, data)
     if differing := changed(recorded, inputs):
         raise RunError(
@@ -180,21 +181,26 @@ def _search(run: Path, study: Study, data: Dataset, cache: Path, time_limit: flo
     inputs = study.inputs
     if (note := explain_board(inputs.budget)) is not None:
         click.echo(note, err=True)
-    click.echo(
-        f"{len(study.feasible.columns):,} of {len(study.space.columns):,} genomes are feasible; searching "
-        f"in {run} ({inputs.device}, {inputs.precision}, {inputs.threads} threads)",
-        err=True,
-    )
     if inputs.engine == "local":
         require_device(inputs.device)
-    _warn_of_high_resolution(study)
     deadline = time.monotonic() + time_limit
     with hold(run) as set_aside:
+        threads = "1 thread" if inputs.threads == 1 else f"{inputs.threads} threads"
+        click.echo(
+            f"{len(study.feasible.columns):,} of {len(study.space.columns):,} genomes are feasible; "
+            f"searching in {run} ({inputs.device}, {inputs.precision}, {threads})",
+            err=True,
+        )
+        _warn_of_high_resolution(study)
         for message in set_aside:
             click.echo(f"isonas: {message}.", err=True)
         done = [trial for trial in read_trials(run)[0] if trial.state != RUNNING]
         if len(done) >= inputs.trials:
-            click.echo(f"{len(done)} trials are done already; --trials N searches on, to N in all.", err=True)
+            click.echo(
+                f"{len(done)} trials are done, and --trials {inputs.trials} asks for no more; a larger N "
+                "searches on, to N in all.",
+                err=True,
+            )
         try:
             with _engine(inputs, data, cache) as engine:
                 ending = run_study(study, run, engine, inputs.trials, deadline)

@@ -24,7 +24,7 @@ from isonas.cli.options import (
 def space(space: str, input_side: int | None, classes: int | None, as_json: bool, **budget: Any) -> None:
     """Count the genomes of SPACE, how many of them a budget leaves, and which gene values those have.
 
-    SPACE is a shipped space (quick, mcu, imagenet, paper) or the path of a YAML file.
+    SPACE is a shipped space (quick, tiny, mcu, imagenet, paper) or the path of a YAML file.
 
     \b
     Example:

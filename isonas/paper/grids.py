@@ -11,10 +11,14 @@ from isonas.paper.systems import CLASSES, System
 
 def counted(systems: Sequence[System]) -> Grid:
     """The paper's own networks with all counts, and the paper's figures where it gives them."""
+    said = [", ".join(f"{name} {value}" for name, value in system.paper.items()) for system in systems]
     return Grid(
         f"The paper's networks, counted ({CLASSES:,} classes, batch 1; activations in elements, without "
         "the image)",
-        ("network", "input", "params", "MAdds", "largest tensor", "inputs + outputs", "the paper says"),
+        (
+            *("network", "input", "params", "MAdds", "largest tensor", "inputs + outputs"),
+            *(("the paper says",) if any(said) else ()),
+        ),
         tuple(
             (
                 system.network,
@@ -23,9 +27,9 @@ def counted(systems: Sequence[System]) -> Grid:
                 f"{system.madds:,}",
                 f"{system.largest:,}",
                 f"{system.inputs_and_outputs:,}",
-                ", ".join(f"{name} {value}" for name, value in system.paper.items()),
+                *((figures,) if any(said) else ()),
             )
-            for system in systems
+            for system, figures in zip(systems, said, strict=True)
         ),
     )
 

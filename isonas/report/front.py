@@ -15,7 +15,7 @@ from isonas.errors import RunError
 from isonas.hardware import format_bytes
 from isonas.objectives import Reference, front_of
 from isonas.search.inputs import Inputs, read_run
-from isonas.search.log import COMPLETE, Trial, read_trials
+from isonas.search.log import COMPLETE, RUNNING, Trial, read_trials
 
 COLUMNS = ("genome", "error", "error_se", "peak_bytes", "madds", "params", "weight_bytes", "trial")
 
@@ -45,7 +45,8 @@ class Baseline:
 class Front:
     """The non-dominated complete trials of runs, lowest error first, and their hypervolume.
 
-    `several` tells that more than one run was asked for: then every row names its run.
+    `several` tells that more than one run was asked for: then every row names its run. `ended` counts
+    the trials of all runs that ended, `wanted` those they were last asked for.
     """
 
     inputs: Inputs
@@ -54,6 +55,8 @@ class Front:
     several: bool
     hypervolume: float
     unreadable: tuple[str, ...]
+    ended: int
+    wanted: int
 
 
 def read_front(runs: Sequence[Path]) -> Front:
@@ -65,6 +68,7 @@ def read_front(runs: Sequence[Path]) -> Front:
     inputs, reference, _ = read_run(distinct[0])
     members: list[Member] = []
     unreadable: list[str] = []
+    ended = wanted = 0
     for run in distinct:
         other = inputs if run == distinct[0] else read_run(run)[0]
         for key in ("objectives", "input", "classes", "data_fingerprint"):
@@ -79,6 +83,8 @@ def read_front(runs: Sequence[Path]) -> Front:
                 )
         trials, torn = read_trials(run)
         unreadable += torn
+        ended += sum(trial.state != RUNNING for trial in trials)
+        wanted += other.trials
         members += [Member(run, trial) for trial in trials if trial.state == COMPLETE]
     by_trial = {id(member.trial): member for member in members}
     on_front = front_of([member.trial for member in members], reference.objectives)
@@ -89,6 +95,8 @@ def read_front(runs: Sequence[Path]) -> Front:
         len(distinct) > 1,
         reference.hypervolume(on_front),
         tuple(unreadable),
+        ended,
+        wanted,
     )
 
 
@@ -176,7 +184,9 @@ def baseline_table(name: str, baselines: Sequence[Baseline], front: Front) -> Ta
 
 
 def format_count(count: int) -> str:
-    """A count in thousands or millions, for people."""
+    """A count in thousands, millions or billions (G), for people."""
+    if count >= 1e9:
+        return f"{count / 1e9:.2f} G"
     return f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count / 1e3:.1f} k"
 
 

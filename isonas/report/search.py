@@ -65,6 +65,11 @@ def print_front(front: Front) -> None:
     out.print(front_table(front))
     axes = ", ".join(front.reference.objectives)
     out.print(f"\n{len(front.members)} on the front; hypervolume {front.hypervolume:.4f} of ({axes}).")
+    if front.ended < front.wanted:
+        out.print(f"{front.ended} of {front.wanted} trials have ended.")
+    chance = front.reference.point[front.reference.objectives.index("error")]
+    if (front.members[0].trial.error or 0.0) >= chance:
+        out.print(f"None is better than a guess (error {chance:.3f}): train longer, with more --epochs.")
 
 
 def print_baselines(name: str, baselines: Sequence[Baseline], front: Front) -> None:

@@ -155,10 +155,22 @@ def read_run(run: Path) -> tuple[Inputs, Reference, dict[str, str]]:
 
 
 def changed(recorded: Inputs, given: Inputs) -> list[str]:
-    """The keys in which two inputs differ, but for those that may; nested ones with dots."""
+    """In what two inputs differ that may not change, as options are called, with the recorded value."""
     old, new = _flat(inputs_document(recorded)), _flat(inputs_document(given))
     keys = [*old, *(key for key in new if key not in old)]
-    return [key for key in keys if key not in MAY_CHANGE and old.get(key) != new.get(key)]
+    differing = [key for key in keys if key not in MAY_CHANGE and old.get(key) != new.get(key)]
+    if "space.name" in differing:
+        differing = [key for key in differing if not key.startswith("space.") or key == "space.name"]
+    if "budget.board" in differing:
+        differing = [key for key in differing if not key.startswith("budget.") or key == "budget.board"]
+    return list(dict.fromkeys(_said(key, old.get(key)) for key in differing))
+
+
+def _said(key: str, recorded: object) -> str:
+    if key in ("data_fingerprint", "data_side", "class_names"):
+        return "data"
+    name = key.removeprefix("budget.").removesuffix("_bytes") if key != "space.name" else "space"
+    return f"{name} ({recorded} there)" if isinstance(recorded, bool | int | float | str) else name
 
 
 def versions() -> dict[str, str]:

@@ -36,7 +36,7 @@ from isonas.training.loop import (
     training_errors,
     validation_error,
 )
-from isonas.training.machine import Machine
+from isonas.training.machine import Machine, require_device
 from isonas.training.proxy_input import proxy_input
 from isonas.training.recipe import Recipe
 
@@ -88,6 +88,8 @@ class ProxyEvaluator:
     """
 
     def __init__(self, data: Dataset, setting: ProxySetting) -> None:
+        """Raises UsageError where the setting's device is not usable in this process."""
+        require_device(setting.machine.device)
         self._data = data
         self._recipe = setting.recipe
         self._machine = setting.machine
