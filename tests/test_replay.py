@@ -294,7 +294,7 @@ def test_a_table_that_cannot_be_used_is_one_sentence(
 def test_a_torn_table_is_one_sentence(tmp_path: Path) -> None:
     path = write(tmp_path / "table.parquet", GENOMES)
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(LogError, match="no readable table"):
+    with pytest.raises(LogError, match="no table that isonas bench record wrote"):
         read_arena(path)
     with pytest.raises(LogError, match="is not there"):
         read_arena(tmp_path / "none.parquet")

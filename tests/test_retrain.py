@@ -505,7 +505,7 @@ def test_memory_that_runs_out_names_the_option(here: Path, monkeypatch: pytest.M
         ("does not divide input 18", 2, f"retrain {GENOME} --data synthetic --input 18"),
         ("is more than the 384", 2, f"retrain {GENOME} --data synthetic --input 16 --batch-size 999"),
         ("exists and is no retraining", 2, f"retrain {GENOME} --data synthetic --input 16 --run full"),
-        ("nowhere is not there", 1, "evaluate nowhere --data synthetic"),
+        ("nowhere is not there", 2, "evaluate nowhere --data synthetic"),
         ("is no readable weights file", 1, "evaluate full/thesis.tex --data synthetic"),
     ],
 )
