@@ -106,9 +106,7 @@ def given_inputs(recorded: Inputs, options: dict[str, Any], given: set[str], dat
              "threads", "classes", "early_stopping", "repeats", "workers", "engine", "cpus_per_trial",
              "gpus_per_trial")  # fmt: skip
     over = {name: options[name] for name in alike if name in given}
-    _check_engine(
-        over.get("engine", recorded.engine), {name: options[name] for name in alike if name in given}
-    )
+    _check_engine(over.get("engine", recorded.engine), over)
     if "space" in given:
         over["space"] = load_space(options["space"])
     if "input_side" in given:
