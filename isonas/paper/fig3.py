@@ -19,7 +19,7 @@ from isonas.paper.experiment import FULL, SMALL, SMOKE, Cell, Experiment, Report
 from isonas.paper.findings import Finding
 from isonas.paper.grids import counted, trained
 from isonas.paper.results import Results
-from isonas.paper.scales import scales
+from isonas.paper.scales import MOBILENETV3_RATE, scales
 from isonas.paper.systems import fig3
 
 MOBILE_WIDTHS = {SMOKE: (0.1, 0.2), SMALL: (0.25, 0.5), FULL: (0.35, 0.5, 0.75, 1.0, 1.25)}
@@ -115,6 +115,7 @@ EXPERIMENT = Experiment(
         classes=10,
         images=2000,
         epochs=10,
+        peak_rate=MOBILENETV3_RATE,
         smaller=(
             "Smaller than the paper's in inputs (32 and 64 pixels, isometric 56), widths (0.25 and 0.5; m = "
             "1/4 and 1/2), depth (l = 4), images (2,000 of 10 classes) and training (10 epochs)."

@@ -20,7 +20,7 @@ from isonas.paper.experiment import FULL, SMALL, SMOKE, Cell, Experiment, Report
 from isonas.paper.findings import Finding
 from isonas.paper.grids import counted, trained
 from isonas.paper.results import Results, Training
-from isonas.paper.scales import scales
+from isonas.paper.scales import MOBILENETV3_RATE, scales
 from isonas.paper.systems import NOTES, family, fig9
 
 ISOMETRIC = {
@@ -123,6 +123,7 @@ EXPERIMENT = Experiment(
         classes=10,
         images=2000,
         epochs=10,
+        peak_rate=MOBILENETV3_RATE,
         smaller=(
             "Smaller than the paper's in inputs (56 and 64 pixels for 224), depth and width (l = 4 and 8; "
             "m = 1/4 and 1/2; MobileNetV3 0.25 to 0.5), images (2,000 of 10 classes) and training (10 "

@@ -17,7 +17,7 @@ from isonas.paper.experiment import FULL, SMALL, SMOKE, Cell, Experiment, Report
 from isonas.paper.findings import Finding
 from isonas.paper.grids import counted, trained
 from isonas.paper.results import Results
-from isonas.paper.scales import scales
+from isonas.paper.scales import MOBILENETV3_RATE, scales
 from isonas.paper.systems import NOTES, table3
 
 BASE = {SMOKE: 16, SMALL: 64, FULL: 224}
@@ -77,6 +77,7 @@ EXPERIMENT = Experiment(
         classes=10,
         images=2000,
         epochs=8,
+        peak_rate=MOBILENETV3_RATE,
         smaller=(
             "Smaller than the paper's in base side (64 pixels for 224), width (0.5 for 1), images (2,000 of "
             "10 classes) and training (8 epochs)."
