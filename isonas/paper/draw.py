@@ -83,7 +83,9 @@ def lines(
     """Our top-1 to the left with 95% intervals, the paper's to the right, along the same axis."""
     left, right = figure.subplots(1, 2)
     for place, line in enumerate(ours):
-        band(left, line, place)
+        # A little apart, for intervals at the same place would hide each other.
+        apart = 2 ** (0.05 * (place - (len(ours) - 1) / 2)) if logarithmic else 1.0
+        band(left, Band(line.label, tuple((at * apart, found) for at, found in line.points)), place)
     for place, (label, points) in enumerate(paper.items()):
         right.plot(
             [x for x, _ in points],

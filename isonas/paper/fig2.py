@@ -70,7 +70,12 @@ def report(results: Results) -> Report:
     assert results.settings is not None
     scale = results.settings.scale
     here = cells(scale)
-    shown = [Dot(cell.name, found) for cell in here if (found := results.interval(cell.name))]
+    sides = (BASE[scale], *INPUTS[scale])
+    shown = [
+        Dot(cell.name, found, sides.index(cell.input_side))
+        for cell in here
+        if (found := results.interval(cell.name))
+    ]
     return Report(
         (trained(results, here), counted(fig2())),
         tuple(findings(results, scale)),
