@@ -6,7 +6,7 @@ Isometric networks that differ in internal resolution alone are given the same i
 To expect: along a column (one input) accuracy rises with internal resolution, by much from 7 to 14 and
 less from 14 to 28; along a row (one network) the gain of more pixels becomes smaller and smaller. In
 the paper (l = 32, m = 2, ImageNet) a 28×28 image on r = 28 is worth as much as a 224×224 one on r = 7.
-The small scale costs nine short trainings a seed, about 80 minutes for three seeds on one core.
+The small scale costs nine short trainings a seed, a little over an hour for three seeds on one core.
 """
 
 from __future__ import annotations
