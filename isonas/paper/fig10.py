@@ -6,7 +6,7 @@ One isometric network is run on p² parts of an image, and its features or logit
 every part is every p-th pixel of the image. Swapped: every part is every p-th block of k×k pixels. Beside
 them stand one sub-network alone, on the image area-downsampled to its input, and the undivided network
 of the same params. The question: does swapped beat naive, and naive one network? The small scale (l = 4,
-m = 1/4, r = 14 in 2×2 parts of r = 7) takes about 25 minutes for three seeds on one core.
+m = 1/4, r = 14 in 2×2 parts of r = 7) takes half an hour for three seeds on one core.
 """
 
 from __future__ import annotations
