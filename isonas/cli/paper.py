@@ -25,7 +25,7 @@ SCALES = ("smoke", "small", "full")
     default="small",
     show_default=True,
     type=click.Choice(SCALES),
-    help="smoke: seconds, to see that it runs; small: half an hour on one core; full: the paper's setting.",
+    help="smoke: seconds, to see that it runs; small: about an hour on one core; full: the paper's setting.",
 )
 @click.option(
     "--data",
