@@ -143,6 +143,8 @@ def test_what_cannot_be_exported(run: Path, tmp_path: Path) -> None:
     fails("does not divide input 33", 1, "export", str(run), "--input", "33", *out)
     fails("--data is for a training; give --epochs", 2, "export", str(run), "--data", "digits", *out)
     fails("--seed is for a training", 2, "export", str(run), "--seed", "1", *out)
+    fails("--threads is for a training", 2, "export", str(run), "--threads", "1", *out)
+    fails("--precision is for a training", 2, "export", str(run), "--precision", "bf16", *out)
     genome = "isonet_l1_c8_r8_e2_se4_conv_m2_h0"
     fails("--select is for a run", 2, "export", genome, "--select", "best", "--epochs", "0", *out)
     (tmp_path / "out").mkdir()

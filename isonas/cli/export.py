@@ -77,8 +77,8 @@ def export(what: str, as_json: bool, **options: Any) -> None:  # fmt: skip
       isonas export isonet_l4_c32_r8_e3_se4_s2d --data clutter --epochs 4 --input 32
     """
     if options["epochs"] is None:
-        for name in ("data", "epoch_images", "seed"):
-            if options[name] is not None:
+        for name in ("data", "epoch_images", "seed", "threads", "device", "precision"):
+            if options[name] not in (None, "auto"):
                 typed = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{typed} is for a training; give --epochs N with it.")
     run = Path(what)

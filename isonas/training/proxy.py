@@ -124,7 +124,7 @@ class ProxyEvaluator:
         """Train a network that is no genome's over the whole schedule, as a trial is trained.
 
         `build(input_side, classes)` makes it for the deployment input. It reads the whole image, of the
-        source's side or the deployment input, whichever is less, and upsampled bilinearly to the
+        source's side or the deployment input, whichever is less, upsampled bilinearly to the
         deployment input: so every feature map is as large as at deployment. Raises TrainingError.
         """
         side, whole = min(self._source_side, self._input_side), self._input_side
