@@ -361,9 +361,13 @@ def test_the_study_file_is_read_back(tmp_path: Path) -> None:
     assert changed(inputs, study.inputs) == []
     assert changed(inputs, replace(inputs, trials=99, data="elsewhere")) == []
     other = replace(inputs, seed=1, budget=replace(budget, max_params=5))
-    assert changed(inputs, other) == ["budget.max_params", "seed"]
+    assert changed(inputs, other) == ["max_params", f"seed ({inputs.seed} there)"]
     deeper = replace(inputs, space=replace(inputs.space, depth=(1,)))
     assert changed(inputs, deeper) == ["space.genes.depth"]
+    named = replace(inputs, space=replace(inputs.space, name="other", input=16))
+    assert changed(inputs, named) == [f"space ({inputs.space.name} there)"]
+    images = replace(inputs, data_fingerprint="other", class_names=("a", "b"))
+    assert changed(inputs, images) == ["data"]
     with pytest.raises(RunError, match="exists; go on with it by --resume"):
         create_run(tmp_path / "run", inputs, reference)
 
