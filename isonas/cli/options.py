@@ -163,7 +163,9 @@ def worker_options(*, resuming: bool = False) -> Callable[[F], F]:
     return lambda command: _add(command, options)
 
 
-def machine_options(training: str, *, precision: str = "auto") -> Callable[[F], F]:
+def machine_options(
+    training: str, *, precision: str = "auto", threads: str = "all usable"
+) -> Callable[[F], F]:
     """Add where and how numbers are computed: --device, --precision and --threads."""
     options = (
         click.option(
@@ -183,7 +185,7 @@ def machine_options(training: str, *, precision: str = "auto") -> Callable[[F], 
         click.option(
             "--threads",
             type=click.IntRange(1),
-            help="CPU threads; fewer than there are where others are at work. Default: all usable.",
+            help="CPU threads; fewer than there are where others are at work. Default: " + threads + ".",
         ),
     )
     return lambda command: _add(command, options)
@@ -223,28 +225,9 @@ def proxy_options(*, epochs: int) -> Callable[[F], F]:
             type=click.IntRange(0, 2**32 - 1),
             help="Of the split, the order of genomes and the trainings.",
         ),
-        click.option(
-            "--device",
-            default="auto",
-            show_default=True,
-            type=click.Choice(["auto", "cpu", "cuda"]),
-            help="Where genomes train.",
-        ),
-        click.option(
-            "--precision",
-            default="auto",
-            show_default=True,
-            type=click.Choice(["auto", "bf16", "fp32"]),
-            help="Number format of trainings; auto measures whether bf16 is fast here.",
-        ),
-        click.option(
-            "--threads",
-            type=click.IntRange(1),
-            help="CPU threads of a training; fewer than there are where others are at work. Default: all "
-            "usable, shared out among the workers.",
-        ),
     )
-    return lambda command: _add(command, options)
+    machine = machine_options("genomes train", threads="all usable, shared out among the workers")
+    return lambda command: _add(machine(command), options)
 
 
 def budget_from(options: dict[str, Any]) -> Budget:
