@@ -20,7 +20,7 @@ from isonas.search.log import hold
 from isonas.space import SearchSpace, parse_space, space_document
 
 STUDY_FILE = "study.yaml"
-_VERSION = 3
+_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,8 @@ _SINCE_2 = {
 """What a `study.yaml` of version 1 means, which does not say."""
 
 _SINCE_3 = {"trial_timeout": None}
+
+_SINCE_4: dict[str, Any] = {}
 
 
 def create_run(run: Path, inputs: Inputs, reference: Reference) -> None:
@@ -213,6 +215,7 @@ def parse_inputs(document: dict[str, Any]) -> Inputs:
         **{
             **_SINCE_2,
             **_SINCE_3,
+            **_SINCE_4,
             **document,
             "space": parse_space(document["space"], ""),
             "budget": Budget(**budget),

@@ -25,7 +25,7 @@ from isonas.atomic import PART_SUFFIX, write_atomically
 from isonas.errors import GenomeError, LogError
 from isonas.genome import GENES, Genome, parse_genome
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 COMPACT_AFTER = 200
 
 RUNNING, COMPLETE, STOPPED, FAILED = "running", "complete", "stopped", "failed"
@@ -137,6 +137,8 @@ SCHEMA = pa.schema(
 
 _SINCE_2 = ("curve_error_se", "extrapolated_error", "extrapolated_se", "repeat_errors", "pending")
 _SINCE_3 = ("micro_batch",)
+_SINCE_4: tuple[str, ...] = ()
+_LATER = (*_SINCE_2, *_SINCE_3, *_SINCE_4)
 
 _DAMAGED = (ValueError, TypeError, pa.ArrowException, GenomeError)
 _STATES = (RUNNING, COMPLETE, STOPPED, FAILED)
@@ -276,7 +278,7 @@ def _read_table(path: Path) -> list[Trial]:
     # Opened once: a reader of a live run must not meet one file's head and its successor's rows.
     with pq.ParquetFile(path) as file:
         table = file.read()
-    missing = [name for name in SCHEMA.names if name not in (*table.column_names, *_SINCE_2, *_SINCE_3)]
+    missing = [name for name in SCHEMA.names if name not in (*table.column_names, *_LATER)]
     if missing:
         raise ValueError(f"column {missing[0]} is missing")
     rows = table.select([name for name in SCHEMA.names if name in table.column_names]).to_pylist()
