@@ -212,6 +212,37 @@ def chunked_activations(columns: Columns, at: Deployment, chunks: int, *, with_i
     return _largest(entry, block, head, 2 * d.H, _vectors(d))
 
 
+def streamed_bytes(columns: Columns, at: Deployment, *, planes: int = 3) -> Ints:
+    """The arena in bytes of isonas's own int8 C, the image fed in strips of `planes` bytes a pixel.
+
+    The residual stream lies in cD bytes, and behind it the largest of what each phase needs: a block's
+    ring of expanded positions, two widened positions, sums for SE and a padding vector; SE's vectors;
+    the stem's widened patches, rows or partial sums, and one strip; the head's sums, and the vectors
+    around the hidden FC. Depth and classes do not matter. Sums and widened values have 4 and 2 bytes,
+    so this is no count of elements times a dtype.
+    """
+    d = _dimensions(columns, at)
+    r = columns.internal_resolution
+    k = np.maximum(at.input // r, 1)
+    ring = np.minimum(d.D + d.D % 2, (d.q - 1) * r + d.q + 2)
+    block = _up(ring * d.E, 4) + 5 * d.E + 4 * d.E * d.se
+    se = 2 * d.E + 2 * _up(d.s, 4)
+    head = 4 * d.h + np.maximum(4 * d.c, 2 * _up(d.H, 4))
+    taps = np.where(columns.stem == STEMS.index(Stem.S2D), 1, 3)
+    upsampled = r > at.input
+    # Pooled, upsampled or 3×3 over single pixels: rows of r pixels in 2 bytes, as many as the kernel is high.
+    in_rows = upsampled | (columns.stem == STEMS.index(Stem.RESIZE)) | ((k == 1) & (taps == 3))
+    strip = planes * k * at.input
+    rows = 4 * _up(planes * taps**2, 8) + 2 * planes * r * taps + np.where(upsampled, 2, 1) * strip
+    patches = 4 * _up(planes * k**2, 8) + np.where(taps == 3, 12 * r * d.c, 0) + strip
+    return _up(d.c * d.D, 4) + _largest(block, se, head, np.where(in_rows, rows, patches))
+
+
+def _up(values: Ints, multiple: int) -> Ints:
+    up: Ints = -(-values // multiple) * multiple
+    return up
+
+
 def _entry(d: _Dimensions, pinned: Ints) -> Ints:
     # The image and what upsampling or pooling makes of it; then that (or the image) and the stem's
     # first bottleneck-wide tensor.

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from isonas.data.augment import MEAN, STD
-from isonas.networks.isometric import ConvNorm, IsometricNet, SqueezeExcite
+from isonas.networks.isometric import Block, ConvNorm, IsometricNet, SqueezeExcite
 
 Floats = npt.NDArray[np.float64]
 
@@ -72,14 +72,14 @@ def fold(network: IsometricNet, planes: int = 3) -> FoldedNetwork:
 
 
 def _block(block: nn.Module) -> FoldedBlock:
-    se = block.se
-    has_se = isinstance(se, SqueezeExcite)
+    assert isinstance(block, Block)
+    se = block.se if isinstance(block.se, SqueezeExcite) else None
     return FoldedBlock(
         expand=_normed(block.expand),
         depthwise=_normed(block.depthwise),
         project=_normed(block.project),
-        squeeze=_plain(se.reduce) if has_se else None,
-        excite=_plain(se.expand) if has_se else None,
+        squeeze=_plain(se.reduce) if se else None,
+        excite=_plain(se.expand) if se else None,
     )
 
 

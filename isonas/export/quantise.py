@@ -142,9 +142,7 @@ def quantise(
     """
     area = genome.internal_resolution**2
     streams = [_scale(*closest_range(seen[f"stream{at}"], activated=False)) for at in range(genome.depth + 1)]
-    uses = [
-        _use(block, streams[at], streams[at + 1], seen, at) for at, block in enumerate(folded.blocks)
-    ]
+    uses = [_use(block, streams[at], streams[at + 1], seen, at) for at, block in enumerate(folded.blocks)]
     blocks = [
         _block(block, use, uses if genome.shared else [use], area)
         for block, use in zip(folded.blocks, uses, strict=True)
@@ -266,9 +264,7 @@ def _block(block: FoldedBlock, use: _Use, alike: Sequence[_Use], area: int) -> I
     )
 
 
-def _stem(
-    folded: FoldedNetwork, genome: Genome, input_side: int, gives: _Scale, seen: Seen
-) -> IntegerStem:
+def _stem(folded: FoldedNetwork, genome: Genome, input_side: int, gives: _Scale, seen: Seen) -> IntegerStem:
     """Taps are the k×k patches of a 3k×3k kernel, the pixels of a 3×3 one over rows, or one alone."""
     weights, means = folded.stem.weights, folded.stem_means
     outputs, planes, side, _ = weights.shape
@@ -327,7 +323,7 @@ def _pre_activation(layer: Affine, reads: float, seen: Seen) -> _Scale:
 
 
 def _table(pre: _Scale, gives: _Scale) -> Int8s:
-    real = (np.arange(-128, 128) - pre.zero) * pre.step
+    real: Floats = (np.arange(-128, 128, dtype=np.float64) - pre.zero) * pre.step
     table: Int8s = np.clip(np.rint(h_swish(real) / gives.step) + gives.zero, -128, 127).astype(np.int8)
     return table
 

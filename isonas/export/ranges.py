@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from isonas.data.augment import normalise
-from isonas.networks.isometric import IsometricNet, SqueezeExcite
+from isonas.networks.isometric import Block, IsometricNet, SqueezeExcite
 
 Floats = npt.NDArray[np.float64]
 
@@ -74,6 +74,7 @@ def observe(network: IsometricNet, pixels: npt.NDArray[np.uint8]) -> dict[str, S
     watch(network.stem.conv, "stem")
     handles.append(network.stem.register_forward_hook(begin))
     for block in network.blocks:
+        assert isinstance(block, Block)
         watch(block.expand, "expand", once=False)
         watch(block.depthwise, "depthwise", once=False)
         if isinstance(block.se, SqueezeExcite):

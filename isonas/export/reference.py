@@ -89,7 +89,7 @@ def rows_of(pixels: Pixels, resolution: int) -> Integers:
     first, second, fraction = bilinear_taps(side, resolution)
     whole = 2 * resolution
     down = wide[:, :, first] * (whole - fraction)[:, None] + wide[:, :, second] * fraction[:, None]
-    sums = down[..., first] * (whole - fraction) + down[..., second] * fraction
+    sums = (down[..., first] * (whole - fraction) + down[..., second] * fraction).astype(np.int64)
     multiplier, shift = fixed_point(ROW_STEPS / whole**2)
     return _shifted(sums, multiplier, shift)
 

@@ -103,7 +103,12 @@ def schedule(genome: Genome, input_side: int, planes: int = 3) -> Schedule:
     squeeze = genome.squeeze
     stream = Buffer("stream", 0, padded(c * r * r, 4))
     ring = padded(ring_positions(genome) * hidden, 4)
-    block = [("ring", ring), ("pair", 4 * hidden), ("sums", 4 * hidden if squeeze else 0), ("padding", hidden)]
+    block = [
+        ("ring", ring),
+        ("pair", 4 * hidden),
+        ("sums", 4 * hidden if squeeze else 0),
+        ("padding", hidden),
+    ]
     se = [("mean", 2 * hidden), ("squeezed", 2 * padded(squeeze, 4))] if squeeze else []
     head = [("totals", 4 * genome.head_width), ("head_pair", 4 * c)]
     tail = [("vector", 4 * genome.head_width), ("features", 2 * padded(genome.head_features, 4))]

@@ -92,8 +92,13 @@ static inline void widen(i16 *pair, int p, const int8_t *x, int n) {
 }
 
 /* sums[0..1] of position 0 and [2..3] of position 1, for two rows of weights interleaved by fours; n is a
-   multiple of 8 */
-static inline void dot22(const i16 *pair, const int8_t *w, int n, int32_t *sums) {
+   multiple of 8. Inlined, plain C would run out of registers. */
+#if DSP
+static inline void dot22(
+#else
+static NOINLINE void dot22(
+#endif
+    const i16 *pair, const int8_t *w, int n, int32_t *sums) {
     int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3];
 #if DSP
     const int8_t *end = w + 2 * n;
@@ -144,6 +149,7 @@ static inline int32_t dot1(const i16 *a, const int8_t *w, int n, int32_t sum) {
     return sum;
 }
 
+/* Layers are copied before loops: a byte that is stored could otherwise be one of their pointers'. */
 static inline int8_t activated(const Layer *layer, int o, int32_t sum) {
     return layer->table[clip8(rescaled(sum, layer->m[o]))];
 }
@@ -154,8 +160,6 @@ static inline int8_t activated(const Layer *layer, int o, int32_t sum) {
 #define TAPS_PADDED ((PLANES * TAPS * TAPS + 7) & ~7)
 
 #if STEM == STEM_PATCHES
-static const Layer *const first = &stem;
-
 /* patches column and column + 1 of a strip, widened (the second one only where there is one) */
 static void read_patches(const uint8_t *strip, int column, int both) {
     i16 *pair = I16(AT_PATCH);
@@ -171,17 +175,18 @@ static void read_patches(const uint8_t *strip, int column, int both) {
 
 #if TAPS == 1
 static void take(const uint8_t *strip, int row) {
+    const Layer layer = stem;
     int8_t *x = I8(AT_STREAM) + row * RES * CHANNELS;
     for (int i = 0; i < RES; i += 2) {
         int both = i + 1 < RES;
         read_patches(strip, i, both);
-        const int8_t *w = first->w;
+        const int8_t *w = layer.w;
         int8_t *x0 = x + i * CHANNELS, *x1 = x0 + both * CHANNELS;
         for (int o = 0; o < CHANNELS; o += 2, w += 2 * PATCH_PADDED) {
-            int32_t s[4] = {first->b[o], first->b[o + 1], first->b[o], first->b[o + 1]};
+            int32_t s[4] = {layer.b[o], layer.b[o + 1], layer.b[o], layer.b[o + 1]};
             dot22(I16(AT_PATCH), w, PATCH_PADDED, s);
-            x1[o] = activated(first, o, s[2]), x1[o + 1] = activated(first, o + 1, s[3]);
-            x0[o] = activated(first, o, s[0]), x0[o + 1] = activated(first, o + 1, s[1]);
+            x1[o] = activated(&layer, o, s[2]), x1[o + 1] = activated(&layer, o + 1, s[3]);
+            x0[o] = activated(&layer, o, s[0]), x0[o + 1] = activated(&layer, o + 1, s[1]);
         }
     }
 }
@@ -190,10 +195,11 @@ static void take(const uint8_t *strip, int row) {
 static i32 *sums_of(int row) { return I32(AT_PARTIAL) + row % 3 * RES * CHANNELS; }
 
 static void start_row(int row) {
+    const Layer layer = stem;
     i32 *sum = sums_of(row);
     for (int column = 0; column < RES; column++, sum += CHANNELS)
         for (int o = 0; o < CHANNELS; o++) {
-            int32_t s = first->b[o];
+            int32_t s = layer.b[o];
             for (int tap = 0; tap < 9; tap++) {
                 int y = row + tap / 3 - 1, x = column + tap % 3 - 1;
                 if (y < 0 || y >= RES || x < 0 || x >= RES) s -= stem_missing[tap * CHANNELS + o];
@@ -203,10 +209,11 @@ static void start_row(int row) {
 }
 
 static void finish_row(int row) {
+    const Layer layer = stem;
     const i32 *sum = sums_of(row);
     int8_t *x = I8(AT_STREAM) + row * RES * CHANNELS;
     for (int i = 0; i < RES; i++)
-        for (int o = 0; o < CHANNELS; o++) *x++ = activated(first, o, *sum++);
+        for (int o = 0; o < CHANNELS; o++) *x++ = activated(&layer, o, *sum++);
 }
 
 static void take(const uint8_t *strip, int row) {
@@ -215,7 +222,7 @@ static void take(const uint8_t *strip, int row) {
     for (int i = 0; i < RES; i += 2) {
         int both = i + 1 < RES;
         read_patches(strip, i, both);
-        const int8_t *w = first->w;
+        const int8_t *w = stem.w;
         for (int tap = 0; tap < 9; tap++) {
             int y = row + 1 - tap / 3, x = i + 1 - tap % 3;
             if (y < 0 || y >= RES) {
@@ -240,6 +247,7 @@ static void take(const uint8_t *strip, int row) {
 static i16 *row_at(int row) { return I16(AT_ROWS) + row % TAPS * RES * PLANES; }
 
 static void finish_row(int row) {
+    const Layer layer = stem;
     int8_t *x = I8(AT_STREAM) + row * RES * CHANNELS;
     i16 *pair = I16(AT_PATCH);
     const int reach = TAPS / 2;
@@ -256,10 +264,10 @@ static void finish_row(int row) {
             }
             for (; j < TAPS_PADDED; j++) pair[PAIRED(p, j)] = 0;
         }
-        const int8_t *w = stem.w;
+        const int8_t *w = layer.w;
         int8_t *x0 = x + i * CHANNELS, *x1 = x0 + both * CHANNELS;
         for (int o = 0; o < CHANNELS; o += 2, w += 2 * TAPS_PADDED) {
-            int32_t s[4] = {stem.b[o], stem.b[o + 1], stem.b[o], stem.b[o + 1]};
+            int32_t s[4] = {layer.b[o], layer.b[o + 1], layer.b[o], layer.b[o + 1]};
 #if TAPS > 1
             for (int p = 0; p <= both; p++)
                 for (int tap = 0; outside[p] >> tap; tap++)
@@ -269,8 +277,8 @@ static void finish_row(int row) {
                     }
 #endif
             dot22(pair, w, TAPS_PADDED, s);
-            x1[o] = activated(&stem, o, s[2]), x1[o + 1] = activated(&stem, o + 1, s[3]);
-            x0[o] = activated(&stem, o, s[0]), x0[o + 1] = activated(&stem, o + 1, s[1]);
+            x1[o] = activated(&layer, o, s[2]), x1[o + 1] = activated(&layer, o + 1, s[3]);
+            x0[o] = activated(&layer, o, s[0]), x0[o + 1] = activated(&layer, o + 1, s[1]);
         }
     }
 }
@@ -334,17 +342,19 @@ enum { PLAIN, SUMMED, GATED };
 
 /* HIDDEN channels of position p of a pair: to the pair; or added to the sums; or to the pair, gated */
 static NOINLINE void depthwise(const Block *block, const int8_t *const *taps, int how, int p) {
-    const Layer *layer = &block->depthwise;
-    const int8_t *w = layer->w;
+    const Layer layer = block->depthwise;
+    const int8_t *w = layer.w;
     const int32_t zero = block->zero;
     i32 *sums = I32(AT_SUMS);
 #if DSP
-    const int8_t *table = layer->table;
+    const int8_t *table = layer.table;
     w32 *to = (w32 *)I16(AT_PAIR) + p;
     for (int e = 0; e < HIDDEN; e += 4, to += 4) {
-        int32_t s0 = layer->b[e], s1 = layer->b[e + 1], s2 = layer->b[e + 2], s3 = layer->b[e + 3];
+        int32_t s0 = layer.b[e], s1 = layer.b[e + 1], s2 = layer.b[e + 2], s3 = layer.b[e + 3];
         const int8_t *const *tap = taps;
+#if defined(__GNUC__)
 #pragma GCC unroll 25
+#endif
         for (int k = 0; k < KERNEL * KERNEL; k++) {
             int32_t x, v, i, j;
             __asm__ volatile("ldr %[i], [%[t]], #4\n ldr %[v], [%[w]], #4\n ldr %[x], [%[i], %[e]]\n"
@@ -357,10 +367,10 @@ static NOINLINE void depthwise(const Block *block, const int8_t *const *taps, in
                              : [e] "r"(e)
                              : "memory");
         }
-        s0 = table[clip8(rescaled(s0, layer->m[e]))];
-        s1 = table[clip8(rescaled(s1, layer->m[e + 1]))];
-        s2 = table[clip8(rescaled(s2, layer->m[e + 2]))];
-        s3 = table[clip8(rescaled(s3, layer->m[e + 3]))];
+        s0 = table[clip8(rescaled(s0, layer.m[e]))];
+        s1 = table[clip8(rescaled(s1, layer.m[e + 1]))];
+        s2 = table[clip8(rescaled(s2, layer.m[e + 2]))];
+        s3 = table[clip8(rescaled(s3, layer.m[e + 3]))];
         if (how == SUMMED) {
             sums[e] += s0, sums[e + 1] += s1, sums[e + 2] += s2, sums[e + 3] += s3;
         } else if (how == GATED) {
@@ -374,13 +384,19 @@ static NOINLINE void depthwise(const Block *block, const int8_t *const *taps, in
 #else
     i16 *pair = I16(AT_PAIR);
     for (int e = 0; e < HIDDEN; e += 4, w += 4 * KERNEL * KERNEL) {
-        int32_t s[4] = {layer->b[e], layer->b[e + 1], layer->b[e + 2], layer->b[e + 3]};
-        for (int k = 0; k < KERNEL * KERNEL; k++) {
-            const int8_t *x = taps[k] + e, *v = w + 4 * k;
-            s[0] += x[0] * v[0], s[1] += x[1] * v[1], s[2] += x[2] * v[2], s[3] += x[3] * v[3];
+        int32_t s0 = layer.b[e], s1 = layer.b[e + 1], s2 = layer.b[e + 2], s3 = layer.b[e + 3];
+        const int8_t *v = w;
+        const int8_t *const *tap = taps;
+#if defined(__GNUC__)
+#pragma GCC unroll 3
+#endif
+        for (int k = 0; k < KERNEL * KERNEL; k++, v += 4) {
+            const int8_t *x = *tap++ + e;
+            s0 += x[0] * v[0], s1 += x[1] * v[1], s2 += x[2] * v[2], s3 += x[3] * v[3];
         }
+        const int32_t s[4] = {s0, s1, s2, s3};
         for (int j = 0; j < 4; j++) {
-            int32_t y = activated(layer, e + j, s[j]);
+            int32_t y = activated(&layer, e + j, s[j]);
             if (how == SUMMED) sums[e + j] += y;
             else pair[PAIRED(p, e + j)] = (int16_t)(how == GATED ? ((int64_t)(y - zero) * sums[e + j]) >> 16 : y);
         }
@@ -393,7 +409,9 @@ static inline int8_t added(const Block *block, int o, int32_t sum, int32_t x) {
     return (int8_t)clip8((int32_t)(all >> 32));
 }
 
-static void walk(const Block *block, int how) {
+static void walk(const Block *of, int how) {
+    const Block copy = *of, *block = &copy;
+    const Layer expand = of->expand, project = of->project;
     int8_t *ring = I8(AT_RING), *padding = I8(AT_PADDING), *x = I8(AT_STREAM);
     i16 *pair = I16(AT_PAIR);
     int ahead = 0, free = 0; /* the next position to expand, and its place in the ring */
@@ -402,8 +420,7 @@ static void walk(const Block *block, int how) {
         int both = n + 1 < AREA, until = n + both + EDGE * RES + EDGE + 1;
         if (until > AREA) until = AREA;
         while (ahead < until) {
-            const Layer *expand = &block->expand;
-            const int8_t *w = expand->w;
+            const int8_t *w = expand.w;
             int two = ahead + 1 < AREA;
             widen(pair, 0, x + ahead * CHANNELS, CHANNELS);
             if (two) widen(pair, 1, x + (ahead + 1) * CHANNELS, CHANNELS);
@@ -412,10 +429,10 @@ static void walk(const Block *block, int how) {
             int8_t *y1 = ring + free * HIDDEN; /* of an odd last position: not read */
             if (++free == RING) free = 0;
             for (int o = 0; o < HIDDEN; o += 2, w += 2 * CHANNELS) {
-                int32_t s[4] = {expand->b[o], expand->b[o + 1], expand->b[o], expand->b[o + 1]};
+                int32_t s[4] = {expand.b[o], expand.b[o + 1], expand.b[o], expand.b[o + 1]};
                 dot22(pair, w, CHANNELS, s);
-                y0[o] = activated(expand, o, s[0]), y0[o + 1] = activated(expand, o + 1, s[1]);
-                y1[o] = activated(expand, o, s[2]), y1[o + 1] = activated(expand, o + 1, s[3]);
+                y0[o] = activated(&expand, o, s[0]), y0[o + 1] = activated(&expand, o + 1, s[1]);
+                y1[o] = activated(&expand, o, s[2]), y1[o + 1] = activated(&expand, o + 1, s[3]);
             }
             ahead += 1 + two;
         }
@@ -433,14 +450,13 @@ static void walk(const Block *block, int how) {
                     else if (at >= RING) at -= RING;
                     taps[k] = ring + at * HIDDEN;
                 }
-            depthwise(block, taps, how, p);
+            depthwise(of, taps, how, p);
         }
         if (how != SUMMED) {
-            const Layer *project = &block->project;
-            const int8_t *w = project->w;
+            const int8_t *w = project.w;
             int8_t *x0 = x + n * CHANNELS, *x1 = x0 + CHANNELS;
             for (int o = 0; o < CHANNELS; o += 2, w += 2 * HIDDEN) {
-                int32_t s[4] = {project->b[o], project->b[o + 1], project->b[o], project->b[o + 1]};
+                int32_t s[4] = {project.b[o], project.b[o + 1], project.b[o], project.b[o + 1]};
                 dot22(pair, w, HIDDEN, s);
                 x0[o] = added(block, o, s[0], x0[o]), x0[o + 1] = added(block, o + 1, s[1], x0[o + 1]);
                 if (both) x1[o] = added(block, o, s[2], x1[o]), x1[o + 1] = added(block, o + 1, s[3], x1[o + 1]);
@@ -489,20 +505,21 @@ void FN(feed)(const uint8_t *strip) {
 int FN(end)(int8_t *logits) {
     if (fed < STRIPS) return -1;
     for (int i = 0; i < DEPTH; i++) run_block(&blocks[i]);
+    const Layer layer = head;
     const int8_t *x = I8(AT_STREAM);
     i32 *totals = I32(AT_TOTALS);
     i16 *pair = I16(AT_HEAD_PAIR), *vector = I16(AT_TOTALS);
     for (int i = 0; i < HEAD; i++) totals[i] = 0;
     for (int n = 0; n < AREA; n += 2) {
         int both = n + 1 < AREA;
-        const int8_t *w = head.w;
+        const int8_t *w = layer.w;
         widen(pair, 0, x + n * CHANNELS, CHANNELS);
         if (both) widen(pair, 1, x + (n + 1) * CHANNELS, CHANNELS);
         for (int o = 0; o < HEAD; o += 2, w += 2 * CHANNELS) {
-            int32_t s[4] = {head.b[o], head.b[o + 1], head.b[o], head.b[o + 1]};
+            int32_t s[4] = {layer.b[o], layer.b[o + 1], layer.b[o], layer.b[o + 1]};
             dot22(pair, w, CHANNELS, s);
-            totals[o] += activated(&head, o, s[0]), totals[o + 1] += activated(&head, o + 1, s[1]);
-            if (both) totals[o] += activated(&head, o, s[2]), totals[o + 1] += activated(&head, o + 1, s[3]);
+            totals[o] += activated(&layer, o, s[0]), totals[o + 1] += activated(&layer, o + 1, s[1]);
+            if (both) totals[o] += activated(&layer, o, s[2]), totals[o + 1] += activated(&layer, o + 1, s[3]);
         }
     }
     for (int i = 0; i < HEAD; i += 4) { /* int16 means over the int32 totals, in place */
