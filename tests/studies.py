@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from isonas.data.preprocessing import Fit
 from isonas.errors import TrainingError
 from isonas.evaluation import Curve, EpochResult, TrainingState
 from isonas.genome import Genome, Stem
@@ -44,6 +45,9 @@ INPUTS = Inputs(
     data_fingerprint="none",
     data_side=32,
     class_names=tuple("0123456789"),
+    image_side=None,
+    fit=Fit.CROP,
+    decoder=0,
     epochs=2,
     epoch_images=None,
     batch_size=32,

@@ -24,7 +24,7 @@ from isonas.data.augment import MEAN, STD, augment, normalise
 from isonas.data.clutter import clutter
 from isonas.data.dataset import Images, Labels, split_validation
 from isonas.data.digits import digits
-from isonas.data.resize import area_weights, downsample, fit_square
+from isonas.data.resize import area_weights, downsample
 from isonas.data.sources import EMBEDDED, open_dataset
 from isonas.data.store import cached
 from isonas.data.synthetic import synthetic
@@ -291,8 +291,6 @@ def test_downsampling_by_whole_factors_is_pillows_reduce() -> None:
         expected = np.asarray(whole.reduce(3), np.int16).transpose(2, 0, 1)
         assert np.abs(small.pixels[index].astype(np.int16) - expected).max() <= 1
     assert downsample(images, 12) is images
-    as_rows = images.pixels[0].transpose(1, 2, 0)
-    np.testing.assert_array_equal(fit_square(as_rows, 4).transpose(2, 0, 1), small.pixels[0])
 
 
 @given(st.integers(2, 6), st.integers(10, 60), st.integers(0, 5))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isonas.cli.options import EPOCH_IMAGES, cache_option, json_option, machine_options
+from isonas.cli.options import EPOCH_IMAGES, cache_option, image_options, json_option, machine_options
 from isonas.cli.resolve import selected_trials
 from isonas.errors import ExportError, UsageError
 
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Folder to make. Default: export/<genome> in the run, or here.",
 )
+@image_options("the deployment input")
 @machine_options("a training runs")
 @cache_option
 @json_option
@@ -77,7 +78,7 @@ def export(what: str, as_json: bool, **options: Any) -> None:  # fmt: skip
       isonas export isonet_l4_c32_r8_e3_se4_s2d --data clutter --epochs 4 --input 32
     """
     if options["epochs"] is None:
-        for name in ("data", "epoch_images", "seed", "threads", "device", "precision"):
+        for name in ("data", "image_side", "fit", "epoch_images", "seed", "threads", "device", "precision"):
             if options[name] not in (None, "auto"):
                 typed = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{typed} is for a training; give --epochs N with it.")
@@ -183,6 +184,7 @@ def _trained(
     genome: Genome, side: int, classes: int, options: dict[str, Any], inputs: Inputs | None
 ) -> Origin:
     """The network after `--epochs`, on `--data` or else the run's images."""
+    from isonas.data.preprocessing import Fit
     from isonas.data.sources import open_dataset
     from isonas.data.store import default_cache
     from isonas.export.origin import from_training, untrained
@@ -193,7 +195,8 @@ def _trained(
     if options["epochs"] == 0:
         return untrained(genome, side, classes, seed)
     source = options["data"] or (inputs.data if inputs else "")
-    data = open_dataset(source, options["cache"] or default_cache())
+    fit = Fit(options["fit"] or (inputs.fit if inputs else Fit.CROP))
+    data = open_dataset(source, options["cache"] or default_cache(), options["image_side"] or side, fit)
     recipe = Recipe(options["epochs"], options["epoch_images"])
     machine = probe_machine(options["device"], options["threads"], options["precision"])
     return from_training(genome, data, recipe, machine, side, seed, _say)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from isonas.cost import DType, MemoryModel
+from isonas.data.preprocessing import Fit
 from isonas.errors import BudgetError
 from isonas.hardware import Budget, boards, budget_of, parse_bytes, parse_count
 
@@ -113,6 +114,25 @@ cache_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for decoded images. Default: the user's cache folder.",
 )
+
+
+def image_options(default: str) -> Callable[[F], F]:
+    """Add how photographs become squares: --image-side and --fit."""
+    options = (
+        click.option(
+            "--image-side",
+            type=click.IntRange(1, 4096),
+            help=f"Side in pixels of the squares that photographs are fitted to. Default: {default}.",
+        ),
+        click.option(
+            "--fit",
+            type=click.Choice([str(fit) for fit in Fit]),
+            help="How photographs become squares: short side and centre crop, long side and margins, or "
+            "stretched. Default: crop; a run's or the weights' own where there are any.",
+        ),
+    )
+    return lambda command: _add(command, options)
+
 
 timeout_option = click.option(
     "--trial-timeout",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isonas.cli.options import cache_option, json_option, machine_options
+from isonas.cli.options import cache_option, image_options, json_option, machine_options
 from isonas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ SCALES = ("smoke", "small", "full")
     help="Folder of the results. Default: runs/paper-<id>-<scale>.",
 )
 @click.option("--seeds", type=click.IntRange(1, 1000), help="Fresh starts of every network, in all.")
+@image_options("the largest input of the experiment, at least 64")
 @machine_options("networks train")
 @cache_option
 @json_option
@@ -80,6 +81,7 @@ def paper(name: str | None, as_json: bool, **options: Any) -> None:
 
 def _train(experiment: Experiment, folder: Path, options: dict[str, Any]) -> Results:
     from isonas.cli.resolve import cache_folder
+    from isonas.data.preprocessing import Fit
     from isonas.data.sources import open_dataset
     from isonas.paper.outcome import training_line, write_outcome
     from isonas.paper.run import plan_of, results_of, trainings
@@ -90,7 +92,9 @@ def _train(experiment: Experiment, folder: Path, options: dict[str, Any]) -> Res
             f"isonas paper {experiment.id} trains networks; give the images with --data, such as "
             "--data clutter or --data parquet:PATH."
         )
-    data = open_dataset(options["data"], cache_folder(options))
+    largest = max(64, *(cell.input_side for cell in experiment.cells(options["scale"])))
+    fit = Fit(options["fit"] or Fit.CROP)
+    data = open_dataset(options["data"], cache_folder(options), options["image_side"] or largest, fit)
     machine = probe_machine(options["device"], options["threads"], options["precision"])
     plan = plan_of(experiment, options["scale"], data, machine, options["seeds"])
     total = plan.seeds * len(experiment.cells(options["scale"]))

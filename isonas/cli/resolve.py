@@ -23,6 +23,7 @@ CPU_EPOCH_IMAGES = 4000
 
 def new_inputs(options: dict[str, Any]) -> tuple[Inputs, Dataset]:
     """The inputs that the options of a new search describe, and its images."""
+    from isonas.data.preprocessing import Fit
     from isonas.data.sources import open_dataset
     from isonas.objectives import parse_objectives
     from isonas.search.inputs import Inputs
@@ -31,7 +32,8 @@ def new_inputs(options: dict[str, Any]) -> tuple[Inputs, Dataset]:
     space = load_space(options["space"])
     budget = budget_from(options)
     objectives = parse_objectives(options["objectives"])
-    data = open_dataset(options["data"], cache_folder(options))
+    image_side, fit = options.get("image_side"), Fit(options.get("fit") or Fit.CROP)
+    data = open_dataset(options["data"], cache_folder(options), image_side, fit)
     _check_engine(options["engine"], options)
     machine = _machine(options)
     epoch_images = options["epoch_images"]
@@ -49,6 +51,9 @@ def new_inputs(options: dict[str, Any]) -> tuple[Inputs, Dataset]:
         data_fingerprint=data.fingerprint,
         data_side=data.train.side,
         class_names=data.class_names,
+        image_side=image_side,
+        fit=fit,
+        decoder=data.decoder,
         epochs=options["epochs"],
         epoch_images=epoch_images,
         batch_size=options["batch_size"],
@@ -103,7 +108,8 @@ def given_inputs(recorded: Inputs, options: dict[str, Any], given: set[str], dat
     from isonas.space import load_space
 
     alike = ("trials", "sampler", "seed", "epochs", "epoch_images", "batch_size", "proxy_input",
-             "threads", "classes", "early_stopping", "repeats", "workers", "engine", "cpus_per_trial",
+             "image_side", "fit", "threads", "classes", "early_stopping",
+             "repeats", "workers", "engine", "cpus_per_trial",
              "gpus_per_trial")  # fmt: skip
     over = {name: options[name] for name in alike if name in given}
     _check_engine(over.get("engine", recorded.engine), over)
@@ -126,6 +132,7 @@ def given_inputs(recorded: Inputs, options: dict[str, Any], given: set[str], dat
         data_fingerprint=data.fingerprint,
         data_side=data.train.side,
         class_names=data.class_names,
+        decoder=data.decoder,
         **over,
     )
 
@@ -150,10 +157,11 @@ def images_again(run: Path, recorded: Inputs, options: dict[str, Any]) -> Datase
     """A run's images: those of `--data`, or where they were; raises as `open_dataset` does."""
     from isonas.data.sources import open_dataset
 
+    source, form = options["data"] or recorded.data, (recorded.image_side, recorded.fit)
     if options["data"]:
-        return open_dataset(options["data"], cache_folder(options))
+        return open_dataset(source, cache_folder(options), *form)
     try:
-        return open_dataset(recorded.data, cache_folder(options))
+        return open_dataset(source, cache_folder(options), *form)
     except IsonasError as error:
         raise type(error)(
             f"the images of {run} cannot be read where they were ({str(error).rstrip('.')}); say where they "
@@ -176,6 +184,8 @@ def proxy_setting(inputs: Inputs, cache: Path) -> ProxySetting:
         source_side=inputs.source_side,
         split_seed=inputs.seed,
         trial_timeout=inputs.trial_timeout,
+        image_side=inputs.image_side,
+        fit=inputs.fit,
     )
 
 

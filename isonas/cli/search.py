@@ -20,6 +20,7 @@ from isonas.cli.options import (
     data_option,
     deployment_options,
     explain_board,
+    image_options,
     json_option,
     proxy_options,
     timeout_option,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("space", default="quick")
 @data_option
+@image_options("their median, up to 64; squares of one size keep theirs, up to 256")
 @budget_options
 @deployment_options
 @click.option(

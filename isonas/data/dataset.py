@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import train_test_split
 
+from isonas.data.preprocessing import Fit
 from isonas.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
@@ -43,7 +44,8 @@ class Dataset:
     """A source's images. `held_back` is its own validation or test split, which no search sees.
 
     `source` is the text that names it on the command line, `fingerprint` a digest of its content;
-    `mirror` says whether a mirrored image keeps its class (a digit does not).
+    `mirror` says whether a mirrored image keeps its class (a digit does not). `fit` says how encoded images
+    became squares, by which version of the `decoder`; 0 where the source gives squares of pixels.
     """
 
     source: str
@@ -52,6 +54,8 @@ class Dataset:
     train: Images
     held_back: Images | None
     mirror: bool
+    fit: Fit = Fit.CROP
+    decoder: int = 0
 
     @property
     def classes(self) -> int:

@@ -13,25 +13,26 @@ from pathlib import Path
 import numpy as np
 
 from isonas.data.dataset import HELD_BACK, Dataset, Images, Pixels
-from isonas.data.encoded import Undecodable, common_side, decoded, size_of
+from isonas.data.encoded import Undecodable, chunk_images, common_shape, decoded, size_of, squares_for
 from isonas.data.fingerprint import fingerprint
+from isonas.data.preprocessing import DECODER, Fit, Squares
 from isonas.data.store import Chunks, cached, stored
 from isonas.errors import DataError, UsageError
 
-_CHUNK = 256
 _SIDE_SAMPLE = 1024
 
 Classes = dict[str, list[str]]
 """The paths of the files of each class, by its name."""
 
 
-def folder(path: str, cache: Path) -> Dataset:
+def folder(path: str, cache: Path, side: int | None = None, fit: Fit = Fit.CROP) -> Dataset:
     """The data set in `train/<class>/…` and `val/<class>/…`, or in `<class>/…` alone, all for training.
 
     A class is called as its folder, and its images may lie in folders of theirs; what is hidden is
-    passed over. `validation`, `valid` and `test` do for `val`. Whole images are area-downsampled to
-    squares. Files that are damaged or no images are left out, and counted on stderr. Raises UsageError
-    where there is no such folder, DataError where it has no classes, or most files are no images.
+    passed over. `validation`, `valid` and `test` do for `val`. Images are fitted to squares, of `side`
+    pixels where it is given (see `squares_for`). Files that are damaged or no images are left out, and
+    counted on stderr. Raises UsageError where there is no such folder, DataError where it has no classes,
+    or most files are no images.
     """
     root = Path(path)
     if not root.is_dir():
@@ -44,13 +45,14 @@ def folder(path: str, cache: Path) -> Dataset:
     ]
     content = fingerprint(groups, cache)
     names = tuple(by_role["train"])
-    side = int(cached(cache, f"{content}-side", lambda: (np.array(_common_side(by_role["train"], path)),))[0])
+    shape = cached(cache, f"{content}-shape", lambda: (np.array(_common_shape(by_role["train"], path)),))[0]
+    squares = squares_for(int(shape[0]), bool(shape[1]), side, fit)
 
     def images(role: str) -> Images:
         faults: list[str] = []
-        doing = f"decoding folder:{path} ({role})"
-        chunks = partial(_decoded, by_role[role], names, side, faults)
-        found = stored(cache, f"{content}-{role.replace(' ', '-')}-{side}", doing, chunks)
+        doing = f"decoding folder:{path} ({role}) to {squares}"
+        chunks = partial(_decoded, by_role[role], names, squares, faults)
+        found = stored(cache, f"{content}-{role.replace(' ', '-')}-{squares.key}", doing, chunks)
         total = sum(len(files) for files in by_role[role].values())
         if len(found) < total:
             # Told each time; which they are is known only where the images were decoded just now.
@@ -64,7 +66,8 @@ def folder(path: str, cache: Path) -> Dataset:
 
     train = images("train")
     held_back = images("held back") if "held back" in by_role else None
-    return Dataset(f"folder:{root.absolute()}", content, names, train, held_back, mirror=True)
+    source = f"folder:{root.absolute()}"
+    return Dataset(source, content, names, train, held_back, mirror=True, fit=fit, decoder=DECODER)
 
 
 def _splits(root: Path) -> dict[str, Classes]:
@@ -102,29 +105,30 @@ def _files(place: str) -> Iterator[str]:
         yield from (f"{inside}{os.sep}{name}" for name in sorted(files) if name[0] != ".")
 
 
-def _common_side(classes: Classes, path: str) -> int:
-    """`common_side` of images from all over the classes."""
+def _common_shape(classes: Classes, path: str) -> tuple[int, bool]:
+    """`common_shape` of images from all over the classes."""
     files = [file for files in classes.values() for file in files]
     sizes = []
     for file in files[:: -(-len(files) // _SIDE_SAMPLE) or 1]:
         try:
-            sizes.append(size_of(Path(file).read_bytes()))
+            with Path(file).open("rb") as stream:
+                sizes.append(size_of(stream))
         except (OSError, Undecodable):
             continue
     if not sizes:
         raise DataError(f"folder:{path} has no images in its class folders; give files that Pillow reads.")
-    return common_side(sizes)
+    return common_shape(sizes)
 
 
-def _decoded(classes: Classes, names: tuple[str, ...], side: int, faults: list[str]) -> Chunks:
+def _decoded(classes: Classes, names: tuple[str, ...], squares: Squares, faults: list[str]) -> Chunks:
     """The images that can be decoded; why the others cannot is noted in `faults`."""
     number = {name: label for label, name in enumerate(names)}
     labelled = ((file, number[name]) for name, files in classes.items() for file in files)
-    total = 0
+    chunk, total = chunk_images(squares.side), 0
     with ThreadPoolExecutor() as pool:
-        while part := list(itertools.islice(labelled, _CHUNK)):
+        while part := list(itertools.islice(labelled, chunk)):
             total += len(part)
-            found = [*pool.map(partial(_image, side=side), [file for file, _ in part])]
+            found = [*pool.map(partial(_image, squares=squares), [file for file, _ in part])]
             faults += [fault for fault in found if isinstance(fault, str)]
             good = [
                 (image, label)
@@ -140,10 +144,10 @@ def _decoded(classes: Classes, names: tuple[str, ...], side: int, faults: list[s
         )
 
 
-def _image(file: str, side: int) -> Pixels | str:
+def _image(file: str, squares: Squares) -> Pixels | str:
     """The image in a file, or its path and what is wrong with it."""
     try:
-        return decoded(Path(file).read_bytes(), side)
+        return decoded(Path(file).read_bytes(), squares)
     except Undecodable as error:
         return f"{file} ({error})"
     except OSError as error:

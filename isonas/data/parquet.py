@@ -21,15 +21,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from isonas.data.dataset import HELD_BACK, Dataset, Images, Labels
-from isonas.data.encoded import Undecodable, common_side, decoded, size_of
+from isonas.data.encoded import Undecodable, chunk_images, common_shape, decoded, size_of, squares_for
 from isonas.data.fingerprint import fingerprint
+from isonas.data.preprocessing import DECODER, Fit, Squares
 from isonas.data.store import Chunks, cached, stored
 from isonas.errors import DataError, UsageError
 
 T = TypeVar("T")
 
 _SPLIT = re.compile(rf"(?<![a-z])(train|{'|'.join(HELD_BACK)})(?![a-z])")
-_BATCH_ROWS = 1024
+_SIDE_SAMPLE = 256
 _SMALLEST_LABEL, _LARGEST_LABEL = 0, 99_999
 
 
@@ -42,12 +43,13 @@ class _Layout:
     class_names: tuple[str, ...]
 
 
-def parquet(path: str, cache: Path) -> Dataset:
+def parquet(path: str, cache: Path, side: int | None = None, fit: Fit = Fit.CROP) -> Dataset:
     """The data set in a Parquet file, a folder of them, or what a glob matches.
 
     Files with `train` in their name, or that of their folder, are for training; `validation` and `test`
     are held back (the validation files where there are both); without such names all are for training.
-    Decoded once, in parallel, into the `cache` folder. Raises UsageError where there is no such path,
+    Decoded once, in parallel, into the `cache` folder, to squares of `side` pixels where it is given
+    (see `squares_for`). Raises UsageError where there is no such path,
     DataError where a file is not Parquet, has no images or labels, or holds an image that cannot be
     decoded.
     """
@@ -56,12 +58,13 @@ def parquet(path: str, cache: Path) -> Dataset:
     by_role = {"train": train, "held back": held_back}
     groups = [(role, [str(file.absolute()) for file in files]) for role, files in by_role.items()]
     content = fingerprint(groups, cache)
-    side = cached(cache, f"{content}-side", lambda: (np.array(_common_side(train, layout)),))[0]
+    shape = cached(cache, f"{content}-shape", lambda: (np.array(_common_shape(train, layout)),))[0]
+    squares = squares_for(int(shape[0]), bool(shape[1]), side, fit)
 
     def images(role: str) -> Images:
-        key = f"{content}-{role.replace(' ', '-')}-{side}"
-        doing = f"decoding parquet:{path} ({role})"
-        return stored(cache, key, doing, lambda: _decoded(by_role[role], layout, int(side)))
+        key = f"{content}-{role.replace(' ', '-')}-{squares.key}"
+        doing = f"decoding parquet:{path} ({role}) to {squares}"
+        return stored(cache, key, doing, lambda: _decoded(by_role[role], layout, squares))
 
     training = images("train")
     test = images("held back") if held_back else None
@@ -73,7 +76,7 @@ def parquet(path: str, cache: Path) -> Dataset:
             "mend the labels or the metadata."
         )
     source = f"parquet:{Path(path).absolute()}"
-    return Dataset(source, content, names, training, test, mirror=True)
+    return Dataset(source, content, names, training, test, mirror=True, fit=fit, decoder=DECODER)
 
 
 def _files(path: str) -> list[Path]:
@@ -147,31 +150,31 @@ def _open(file: Path) -> pq.ParquetFile:
         raise DataError(f"{file} cannot be read as Parquet: {reason}; replace the file.") from None
 
 
-def _common_side(files: list[Path], layout: _Layout) -> int:
-    """`common_side` of the first images."""
-    encoded, _ = next(_batches(files[0], layout), ([], None))
+def _common_shape(files: list[Path], layout: _Layout) -> tuple[int, bool]:
+    """`common_shape` of the first images."""
+    encoded, _ = next(_batches(files[0], layout, _SIDE_SAMPLE), ([], None))
     if not encoded:
         raise DataError(f"{files[0]} has no rows; give files with images.")
-    return common_side(_from_row(size_of, files[0], *numbered) for numbered in enumerate(encoded))
+    return common_shape(_from_row(size_of, files[0], *numbered) for numbered in enumerate(encoded))
 
 
-def _decoded(files: list[Path], layout: _Layout, side: int) -> Chunks:
+def _decoded(files: list[Path], layout: _Layout, squares: Squares) -> Chunks:
     with ThreadPoolExecutor() as pool:
         for file in files:
             row = 0
-            for encoded, labels in _batches(file, layout):
-                one = partial(_from_row, partial(decoded, side=side), file)
+            for encoded, labels in _batches(file, layout, chunk_images(squares.side)):
+                one = partial(_from_row, partial(decoded, squares=squares), file)
                 yield np.stack([*pool.map(one, itertools.count(row), encoded)]), labels
                 row += len(encoded)
 
 
-def _batches(file: Path, layout: _Layout) -> Iterator[tuple[list[Any], Labels]]:
+def _batches(file: Path, layout: _Layout, rows: int) -> Iterator[tuple[list[Any], Labels]]:
     columns = [layout.image, layout.label]
     opened = _open(file)
     if missing := [name for name in columns if name not in opened.schema_arrow.names]:
         raise DataError(f"{file} has no column {missing[0]!r}, which the first file has.")
     try:
-        for batch in opened.iter_batches(_BATCH_ROWS, columns=columns):
+        for batch in opened.iter_batches(rows, columns=columns):
             labels = batch.column(layout.label)
             values = labels.to_numpy(zero_copy_only=False)
             bad = labels.null_count or not np.all((values >= _SMALLEST_LABEL) & (values <= _LARGEST_LABEL))

@@ -10,16 +10,20 @@ from isonas.data.digits import digits
 from isonas.data.folder import folder
 from isonas.data.imagenet32 import imagenet32
 from isonas.data.parquet import parquet
+from isonas.data.preprocessing import Fit
 from isonas.data.synthetic import synthetic
 from isonas.errors import UsageError
 
 EMBEDDED = {"digits": digits, "synthetic": synthetic}
-FILES = {"imagenet32": imagenet32, "parquet": parquet, "folder": folder}
+ENCODED = {"parquet": parquet, "folder": folder}
 SOURCES = ("clutter", *EMBEDDED, "imagenet32:DIR", "parquet:PATH", "folder:DIR")
 
 
-def open_dataset(source: str, cache: Path) -> Dataset:
+def open_dataset(source: str, cache: Path, side: int | None = None, fit: Fit = Fit.CROP) -> Dataset:
     """The data set that a source names; decoded images are kept in the `cache` folder.
+
+    Encoded images are fitted to squares, of `side` pixels where it is given (see `squares_for`); sources that
+    are squares of pixels already stay as they are.
 
     Raises UsageError for an unknown source or a path that is not there, DataError for images that
     cannot be read.
@@ -29,6 +33,8 @@ def open_dataset(source: str, cache: Path) -> Dataset:
         return clutter(cache)
     if not colon and kind in EMBEDDED:
         return EMBEDDED[kind]()
-    if kind in FILES and path:
-        return FILES[kind](path, cache)
+    if kind == "imagenet32" and path:
+        return imagenet32(path, cache)
+    if kind in ENCODED and path:
+        return ENCODED[kind](path, cache, side, fit)
     raise UsageError(f"--data {source!r} is unknown; give {', '.join(SOURCES)}.")

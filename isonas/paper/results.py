@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from isonas.atomic import write_atomically
 from isonas.cost import MemoryModel
+from isonas.data.preprocessing import Fit
 from isonas.errors import LogError
 from isonas.paper.findings import Finding, Interval, interval, rises
 from isonas.training.recipe import Recipe
@@ -81,7 +82,8 @@ class Settings:
     """What decides the trainings of an experiment; `cells` maps names to networks at their inputs.
 
     `images` and `scored_images` are how many are trained and scored on, `image_side` in pixels the
-    source's own; `scored_on` is "held back" or "carved from training".
+    source's own, to which photographs were fitted by that version of the `decoder`; `scored_on` is "held
+    back" or "carved from training".
     """
 
     experiment: str
@@ -98,6 +100,8 @@ class Settings:
     precision: str
     threads: int
     cells: dict[str, str]
+    fit: Fit = Fit.STRETCH
+    decoder: int = 0
 
     @property
     def classes(self) -> int:
@@ -181,6 +185,7 @@ def read_results(path: Path) -> tuple[Settings, list[Training]] | None:
                 **plain,
                 "recipe": Recipe(**plain["recipe"]),
                 "class_names": tuple(plain["class_names"]),
+                "fit": Fit(plain.get("fit", Fit.STRETCH)),
             }
         )
         return settings, [_training(row) for row in table.to_pylist()]

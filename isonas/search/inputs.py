@@ -12,6 +12,7 @@ import yaml
 import isonas
 from isonas.atomic import write_atomically
 from isonas.cost import DType, MemoryModel
+from isonas.data.preprocessing import Fit
 from isonas.errors import IsonasError, LogError, RunError
 from isonas.hardware import Budget, Overhead
 from isonas.objectives import Reference, parse_objectives
@@ -29,6 +30,8 @@ class Inputs:
 
     `input` (pixels, in place of the space's) and `classes` are what costs are reckoned for. `data_*`
     and `class_names` describe the images; their number of classes may differ from `classes`.
+    `image_side` is the side in pixels that photographs were asked to be fitted to, None for the source's own,
+    `fit` says how, by which version of the `decoder` (0: the source gives pixels, or nobody said).
     `proxy_input` limits the proxy's side in pixels, None for no limit; `epoch_images` None means all.
     `trials` is the total to reach, `repeats` how often a front member is trained in all,
     `trial_timeout` the seconds that a training may take, None for no limit; the last four say who trains
@@ -47,6 +50,9 @@ class Inputs:
     data_fingerprint: str
     data_side: int
     class_names: tuple[str, ...]
+    image_side: int | None
+    fit: Fit
+    decoder: int
     epochs: int
     epoch_images: int | None
     batch_size: int
@@ -86,7 +92,7 @@ _SINCE_2 = {
 
 _SINCE_3 = {"trial_timeout": None}
 
-_SINCE_4: dict[str, Any] = {}
+_SINCE_4: dict[str, Any] = {"image_side": None, "fit": "stretch", "decoder": 0}
 
 
 def create_run(run: Path, inputs: Inputs, reference: Reference) -> None:
@@ -171,6 +177,8 @@ def changed(recorded: Inputs, given: Inputs) -> list[str]:
 def _said(key: str, recorded: object) -> str:
     if key in ("data_fingerprint", "data_side", "class_names"):
         return "data"
+    if key == "decoder":
+        return f"how images are decoded (version {recorded} there)"
     name = key.removeprefix("budget.").removesuffix("_bytes") if key != "space.name" else "space"
     return f"{name} ({recorded} there)" if isinstance(recorded, bool | int | float | str) else name
 
@@ -200,6 +208,7 @@ def inputs_document(inputs: Inputs) -> dict[str, Any]:
         "space": space_document(inputs.space),
         "budget": budget,
         "objectives": list(inputs.objectives),
+        "fit": str(inputs.fit),
         "class_names": list(inputs.class_names),
     }
 
@@ -221,6 +230,7 @@ def parse_inputs(document: dict[str, Any]) -> Inputs:
             "budget": Budget(**budget),
             "objectives": parse_objectives(",".join(document["objectives"])),
             "class_names": tuple(document["class_names"]),
+            "fit": Fit(document.get("fit", _SINCE_4["fit"])),
         }
     )
     if inputs.sampler not in SAMPLER_NAMES:

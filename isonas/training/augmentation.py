@@ -7,6 +7,7 @@ image) and for each batch by (seed, epoch, step, share): neither worker processe
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,8 +25,8 @@ from isonas.data.dataset import Images
 from isonas.errors import UsageError
 from isonas.training.recipes import FullRecipe
 
-_SMALL_SIDE, _SMALL_CROP = 64, 0.35
-"""At 64 pixels and below, Inception's crops down to 8% of the area leave nothing to recognise."""
+_SMALL_SIDE, _SMALL_CROP = 80, 0.35
+"""At 80 pixels and below, Inception's crops down to 8% of the area leave nothing to recognise."""
 
 _IMAGES, _BATCHES = 0, 1
 
@@ -89,6 +90,16 @@ def mixing(
     return mixed
 
 
+def crop_side(side: int, recipe: FullRecipe) -> int:
+    """The side of the squares to cut training crops of `side` pixels from.
+
+    A crop of mean area has about `side` pixels of them, in whole multiples of 16; where a recipe never
+    crops it is `side` itself.
+    """
+    area = _least_area(side, recipe)
+    return side if area == 1 else 16 * math.ceil(side * math.sqrt(2 / (1 + area)) / 16)
+
+
 def reseed_batch(seed: int, epoch: int, step: int, share: int) -> None:
     """Seed what a step draws for its images after they are loaded: erasing, mixing, dropout."""
     reseed(seed, _BATCHES, epoch, step, share)
@@ -119,10 +130,14 @@ def randomness_kept() -> Iterator[None]:
             np.random.set_state(numpy)
 
 
+def _least_area(source: int, recipe: FullRecipe) -> float:
+    return max(recipe.crop_area, _SMALL_CROP) if source <= _SMALL_SIDE else recipe.crop_area
+
+
 def _crop(source: int, side: int, recipe: FullRecipe) -> Callable[[Image.Image], Image.Image]:
     from timm.data import transforms
 
-    area = max(recipe.crop_area, _SMALL_CROP) if source <= _SMALL_SIDE else recipe.crop_area
+    area = _least_area(source, recipe)
     # Untyped in timm.
     make: Any = transforms.RandomResizedCropAndInterpolation
     crop: Callable[[Image.Image], Image.Image] = make(side, scale=(area, 1.0))

@@ -45,12 +45,19 @@ class RightAnswers:
 
 
 @torch.no_grad()
-def right_answers(network: nn.Module, images: Images, side: int, machine: Machine) -> RightAnswers:
-    """Put images, area-downsampled to `side` pixels as wholes, to a network in evaluation mode."""
+def right_answers(
+    network: nn.Module, images: Images, side: int, machine: Machine, rows: Counts | None = None
+) -> RightAnswers:
+    """Put images, area-downsampled to `side` pixels as wholes, to a network in evaluation mode.
+
+    All of them, or those of some `rows`; a few at a time, so that mapped ones stay in their file.
+    """
     network.eval()
     count, found, size = 0, [], machine.validation_batch
-    for start in range(0, len(images), size):
-        part = Images(images.pixels[start : start + size], images.labels[start : start + size])
+    chosen = np.arange(len(images)) if rows is None else rows
+    for start in range(0, len(chosen), size):
+        now = chosen[start : start + size]
+        part = Images(images.pixels[now], images.labels[now])
         pixels = torch.from_numpy(np.array(downsample(part, side).pixels)).to(machine.device)
         with machine.autocast():
             logits = network(normalise(pixels)).float()
@@ -59,11 +66,13 @@ def right_answers(network: nn.Module, images: Images, side: int, machine: Machin
         found.append(ranked == part.labels[:, None])
     right: npt.NDArray[np.bool_] = np.concatenate(found) if found else np.zeros((0, 1), bool)
 
-    def by_class(chosen: npt.NDArray[np.bool_]) -> Counts:
-        return np.bincount(images.labels[chosen], minlength=count)
+    labels = images.labels[chosen]
+
+    def by_class(which: npt.NDArray[np.bool_]) -> Counts:
+        return np.bincount(labels[which], minlength=count)
 
     return RightAnswers(
-        by_class(np.ones(len(images), bool)),
+        by_class(np.ones(len(labels), bool)),
         by_class(right[:, 0]),
         by_class(np.logical_or.reduce(right, axis=1)),
     )

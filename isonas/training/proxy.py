@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from isonas.data.dataset import Dataset, split_validation
+from isonas.data.preprocessing import Fit
 from isonas.data.resize import downsample
 from isonas.data.sources import open_dataset
 from isonas.errors import MemoryExhausted, TrainingError
@@ -52,9 +53,9 @@ SMALLEST_PIECE = 4
 class ProxySetting:
     """What decides a genome's training but the genome and its seed; names and numbers, no images.
 
-    `data` and `cache` are `open_dataset`'s, `input_side` is the deployment input and `source_side` a
-    limit on what is read, in pixels; `split_seed` draws the validation images. A training that takes
-    longer than `trial_timeout` seconds fails.
+    `data`, `cache`, `image_side` and `fit` are `open_dataset`'s, `input_side` is the deployment input and
+    `source_side` a limit on what is read, in pixels; `split_seed` draws the validation images. A training
+    that takes longer than `trial_timeout` seconds fails.
     """
 
     data: str
@@ -65,6 +66,8 @@ class ProxySetting:
     source_side: int
     split_seed: int
     trial_timeout: float | None = None
+    image_side: int | None = None
+    fit: Fit = Fit.CROP
 
 
 @dataclass(frozen=True)
@@ -220,4 +223,5 @@ def pieces_of(genome: Genome, batch_size: int, device: str) -> int:
 
 def evaluator_of(setting: ProxySetting) -> ProxyEvaluator:
     """Open the images and make the evaluator; raises as `open_dataset` does."""
-    return ProxyEvaluator(open_dataset(setting.data, setting.cache), setting)
+    data = open_dataset(setting.data, setting.cache, setting.image_side, setting.fit)
+    return ProxyEvaluator(data, setting)

@@ -50,6 +50,7 @@ def retrain(
     data: Dataset,
     *,
     state: State | None = None,
+    crops: Images | None = None,
     weights: dict[str, Tensor] | None = None,
     processes: Processes | None = None,
     workers: int = 0,
@@ -58,13 +59,13 @@ def retrain(
     """Train on from `state`, or from `weights`, or from fresh ones; yields the state after every epoch.
 
     `data` are all images; validation images are carved from its training images, and nothing is read
-    of its held-back split. `stepped` is called after every step. Raises UsageError where the batch does
-    not fit the images or the processes, TrainingError where the loss is no longer a number.
+    of its held-back split. `crops` are the same training images, larger, to cut training crops from.
+    `stepped` is called after every step. Raises UsageError where the batch does not fit the images or the
+    processes, TrainingError where the loss is no longer a number.
     """
     processes = processes or Processes()
     recipe = retraining.recipe
     chosen, carved = split_validation(data.train.labels, retraining.split_seed)
-    validation = Images(data.train.pixels[carved], data.train.labels[carved])
     steps, accumulate = plan(retraining, len(chosen), processes)
     machine = Machine(retraining.device, retraining.precision, retraining.threads)
     side = min(retraining.input_side, data.train.side)
@@ -82,7 +83,7 @@ def retrain(
             average.module.load_state_dict(state.average)
             optimizer.load_state_dict(state.optimizer)
         called = processes.wrapped(as_called(network, retraining.input_side, side))
-        images = AugmentedImages(data.train, side, recipe, mirror=data.mirror, seed=retraining.seed)
+        images = AugmentedImages(crops or data.train, side, recipe, mirror=data.mirror, seed=retraining.seed)
         first = len(state.history) if state else 0
         keys = _keys(retraining, chosen, steps, range(first, recipe.epochs), processes, accumulate)
         batches = loader(images, keys, workers)
@@ -119,7 +120,9 @@ def retrain(
             for net in (network, average.module):
                 processes.average_buffers(net)
             error, average_error = (
-                _error(as_called(net, retraining.input_side, side), validation, side, machine, processes)
+                _error(
+                    as_called(net, retraining.input_side, side), data.train, carved, side, machine, processes
+                )
                 for net in (network, average.module)
             )
             seconds = time.perf_counter() - began
@@ -171,18 +174,16 @@ def optimizer_of(network: nn.Module, recipe: FullRecipe) -> torch.optim.Optimize
     return optimizer
 
 
-def held_back_result(weights: Weights, data: Dataset, machine: Machine) -> dict[str, Any] | None:
-    """Top-1 and top-5 of weights on the held-back images, in fp32; None where there are none."""
-    if data.held_back is None:
-        return None
+def tested(weights: Weights, images: Images, machine: Machine, rows: Labels | None = None) -> dict[str, Any]:
+    """Top-1 and top-5 of weights on images, or some rows of them, in fp32: what an export computes."""
     plain = Machine(machine.device, "fp32", machine.threads)
-    side = min(weights.input_side, data.held_back.side)
+    side = min(weights.input_side, images.side)
     with plain.threads_set(), training_errors():
         network = weights.network()
         prepare(network, plain)
-        right = right_answers(as_called(network, weights.input_side, side), data.held_back, side, plain)
+        right = right_answers(as_called(network, weights.input_side, side), images, side, plain, rows)
     return {
-        "images": len(data.held_back),
+        "images": int(right.images.sum()),
         "top1": 1 - right.error,
         "top5": right.top5_accuracy,
         "error": right.error,
@@ -232,12 +233,13 @@ def _synchronised(called: nn.Module, last: bool) -> Any:
     return nullcontext()
 
 
-def _error(network: nn.Module, images: Images, side: int, machine: Machine, processes: Processes) -> float:
-    """1 − top-1, each process counting its share of the images."""
-    share = slice(processes.rank, None, processes.count)
-    right = right_answers(network, Images(images.pixels[share], images.labels[share]), side, machine)
+def _error(
+    network: nn.Module, images: Images, rows: Labels, side: int, machine: Machine, processes: Processes
+) -> float:
+    """1 − top-1 on rows of the images, each process counting its share of them."""
+    right = right_answers(network, images, side, machine, rows[processes.rank :: processes.count])
     count = torch.tensor(int(right.top1.sum()), device=machine.device)
-    return 1 - int(processes.sum(count)) / len(images)
+    return 1 - int(processes.sum(count)) / len(rows)
 
 
 def _state_after(

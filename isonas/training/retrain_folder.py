@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from isonas.atomic import PART_SUFFIX, write_atomically
+from isonas.data.preprocessing import Fit, Preprocessing, preprocessing
 from isonas.errors import IsonasError, LogError, RunError
 from isonas.genome import Genome, parse_genome
 from isonas.training.recipes import FullRecipe, parse_recipe
@@ -43,6 +44,10 @@ class Retraining:
     batch-norm statistics; processes and accumulation make up the recipe's batch. `seed` is of weights,
     batches and augmentation, `split_seed` draws the validation images. `trial` is the search's that the
     genome is from, with its `proxy_error`; `warm_start` says whether its weights are started from.
+
+    Images are squares of `image_side` pixels, photographs brought to them as `fit` says by that version of
+    the `decoder`; training crops are cut from squares of `crop_side`. What an older file means, which does
+    not say, are the source's own squares, stretched.
     """
 
     genome: Genome
@@ -57,9 +62,20 @@ class Retraining:
     device: str
     precision: str
     threads: int
+    image_side: int | None = None
+    fit: Fit = Fit.STRETCH
+    crop_side: int | None = None
+    decoder: int = 0
     trial: int | None = None
     proxy_error: float | None = None
     warm_start: bool = False
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What is done to images that the network is tested on; None where an older file does not say."""
+        if self.image_side is None:
+            return None
+        return preprocessing(self.fit, self.image_side, self.input_side, self.decoder)
 
 
 MAY_CHANGE = ("data", "recipe.description", "trial", "proxy_error")
@@ -122,6 +138,7 @@ def read_retraining(folder: Path) -> Retraining | None:
                 **document,
                 "genome": parse_genome(document["genome"]),
                 "class_names": tuple(document["class_names"]),
+                "fit": Fit(document.get("fit", Fit.STRETCH)),
                 "recipe": parse_recipe(document["recipe"], str(path)),
             }
         )
@@ -144,6 +161,7 @@ def retraining_document(retraining: Retraining) -> dict[str, Any]:
         **plain,
         "genome": str(retraining.genome),
         "class_names": list(retraining.class_names),
+        "fit": str(retraining.fit),
         "recipe": asdict(retraining.recipe),
     }
 
@@ -159,7 +177,13 @@ def save_state(folder: Path, retraining: Retraining, state: State) -> None:
 def derive(folder: Path, retraining: Retraining, state: State) -> None:
     """Write the weights files and the history that a state gives; raises LogError."""
     last = state.history[-1]
-    training = {"epochs": retraining.recipe.epochs, "epochs_done": last.epoch, "data": retraining.data}
+    training = {
+        "epochs": retraining.recipe.epochs,
+        "epochs_done": last.epoch,
+        "data": retraining.data,
+        "data_fingerprint": retraining.data_fingerprint,
+        "split_seed": retraining.split_seed,
+    }
     best = {"epoch": state.best_epoch, "average": state.best_average, "validation_error": state.best_error}
     average = {"epoch": last.epoch, "average": True, "validation_error": last.average_error}
     as_best = Weights(
@@ -168,6 +192,7 @@ def derive(folder: Path, retraining: Retraining, state: State) -> None:
         retraining.class_names,
         state.best,
         {**training, **best},
+        retraining.preprocessing,
     )
     table = pa.Table.from_pylist([asdict(row) for row in state.history])
     with writing(folder):
