@@ -129,9 +129,9 @@ def test_parquet_gives_the_pixels_that_were_written(
     assert globbed.fingerprint == file.fingerprint != data.fingerprint
 
 
-def test_images_of_mixed_size_are_fitted_whole(tmp_path: Path) -> None:
-    halves = np.zeros((6, 12, 3), np.uint8)
-    halves[:, 6:] = 200
+def test_images_of_mixed_size_are_cropped(tmp_path: Path) -> None:
+    halves = np.zeros((8, 24, 3), np.uint8)
+    halves[:, 12:] = 200
     square = np.full((8, 8, 3), 50, np.uint8)
     write_parquet(tmp_path / "x.parquet", [encoded(halves), encoded(square), encoded(square)], [0, 1, 0])
     data = open_dataset(f"parquet:{tmp_path / 'x.parquet'}", tmp_path / "cache")

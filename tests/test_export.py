@@ -122,7 +122,10 @@ def test_the_manifest_states_the_costs_and_the_preprocessing(run: Path, tmp_path
     assert memory["predicted_weight_bytes"] == best["weight_bytes"]
     assert memory["measured_peak_bytes"] is None
     assert manifest["costs"]["params"] == best["params"]
-    assert manifest["preprocessing"]["side"] == manifest["input"] == 32
+    chain = manifest["preprocessing"]
+    assert manifest["input"] == chain["input"] == 32
+    # The proxy read the source's 16 pixels, and its stem was inflated by two.
+    assert (chain["side"], chain["area_to"], chain["upsample_to"], chain["repeat"]) == (16, None, None, 2)
     assert manifest["class_names"] == ["0 degrees", "45 degrees", "90 degrees", "135 degrees"]
 
 

@@ -68,17 +68,6 @@ def test_without_splits_all_is_for_training(root: Path) -> None:
     assert (data.class_names, len(data.train), data.held_back) == (("cat", "dog"), 2, None)
 
 
-def test_images_of_any_size_are_area_downsampled_whole(root: Path) -> None:
-    """By whole factors each pixel is the mean of a block, whose sum is exact in float64."""
-    large = picture(1, 128, 256)
-    write(root, {"a/1.png": encoded(large), "a/2.png": encoded(picture(2, 64, 64))})
-    found = opened(root).train
-    assert found.side == 64
-    blocks = large.reshape(64, 2, 64, 4, 3).mean(axis=(1, 3)).transpose(2, 0, 1)
-    assert np.abs(found.pixels[0] - blocks).max() <= 0.5 + 1e-4
-    np.testing.assert_array_equal(found.pixels[1], picture(2, 64, 64).transpose(2, 0, 1))
-
-
 def test_every_encoding_and_mode_becomes_rgb(root: Path) -> None:
     grey = picture(3)[..., 0]
     write(root, {"a/grey.png": encoded(grey), "a/photo.jpg": encoded(picture(4), "JPEG")})

@@ -188,7 +188,7 @@ def _trained(
     from isonas.data.dataset import split_validation
     from isonas.report.retrain import epochs_drawn
     from isonas.training.machine import Machine
-    from isonas.training.retrain import plan, retrain, tested
+    from isonas.training.retrain import plan, result_of, retrain
     from isonas.training.retrain_folder import (
         derive,
         load_state,
@@ -255,10 +255,11 @@ def _trained(
             "error_se": (error * (1 - error) / len(validation)) ** 0.5,
             "images": len(validation),
         },
-        "validation": tested(best, data.train, machine, validation),
-        "test": tested(best, data.held_back, machine) if data.held_back else None,
+        "validation": result_of(best, data.train, machine, validation),
+        "test": result_of(best, data.held_back, machine) if data.held_back else None,
         "how_chosen": "the epoch and the kind of weights with the lowest error on validation images carved "
-        "from the training data; the held-back images (test) were read once, after that choice; validation and test are in fp32",
+        "from the training data; the held-back images (test) were read once, after that choice; validation "
+        "and test are of the chosen weights in fp32",
         "seconds": sum(row.seconds for row in state.history),
     }
     write_result(job.folder, result)

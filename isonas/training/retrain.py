@@ -174,7 +174,9 @@ def optimizer_of(network: nn.Module, recipe: FullRecipe) -> torch.optim.Optimize
     return optimizer
 
 
-def tested(weights: Weights, images: Images, machine: Machine, rows: Labels | None = None) -> dict[str, Any]:
+def result_of(
+    weights: Weights, images: Images, machine: Machine, rows: Labels | None = None
+) -> dict[str, Any]:
     """Top-1 and top-5 of weights on images, or some rows of them, in fp32: what an export computes."""
     plain = Machine(machine.device, "fp32", machine.threads)
     side = min(weights.input_side, images.side)
