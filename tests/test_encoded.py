@@ -37,6 +37,14 @@ def pixels_of(content: bytes, side: int, fit: Fit = Fit.CROP) -> Array:
     return decoded(content, Squares(side, fit, side)).transpose(1, 2, 0)
 
 
+def write(root: Path, files: list[bytes]) -> None:
+    """Class folders in the order of the files, the last of them in a class of its own."""
+    for number, content in enumerate(files):
+        place = root / ("b" if number == len(files) - 1 else "a")
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}.png").write_bytes(content)
+
+
 def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
 
@@ -129,9 +137,7 @@ def with_alpha() -> list[bytes]:
         saved(image, "WEBP", lossless=True, exact=True),
         saved(grey),
         saved(palette, transparency=bytes([0] * 4 + [255] * 4)),
-        saved(palette.convert("RGB").convert("RGBA").quantize(8), transparency=0)
-        if False
-        else saved(Image.fromarray(one), transparency=(1, 2, 3)),
+        saved(Image.fromarray(one), transparency=(1, 2, 3)),
     ]
 
 
@@ -160,7 +166,8 @@ def triangle(start: float, extent: float, pixels: int, side: int) -> Array:
         centre = start + (out + 0.5) * scale
         for pixel in range(pixels):
             weights[out, pixel] = max(0.0, 1 - abs(pixel + 0.5 - centre) / width)
-    return weights / weights.sum(axis=1, keepdims=True)
+    shares: Array = weights / weights.sum(axis=1, keepdims=True)
+    return shares
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 24), st.sampled_from(Fit))
@@ -187,15 +194,15 @@ def test_one_resize_fits_an_image_to_a_square(height: int, width: int, side: int
 
 @pytest.mark.parametrize("fit", Fit)
 def test_a_jpeg_is_decoded_no_larger_than_needed(fit: Fit) -> None:
-    """1600 × 1200 to 64 pixels: by a quarter (300 ≥ 128), for a letterbox by an eighth (200 × 150 ≥ 128 × 96)."""
+    """1600 × 1200 to 80 pixels: a quarter (300 ≥ 160), for a letterbox an eighth (200 × 150 ≥ 160 × 120)."""
     rows, columns = np.mgrid[:1200, :1600]
     smooth = np.stack([rows * 255 / 1200, columns * 255 / 1600, 128 + 0 * rows], axis=-1).astype(np.uint8)
     content = saved(Image.fromarray(smooth), "JPEG", quality=95)
     with Image.open(io.BytesIO(content)) as image:
-        encoded_images._draft(image, Squares(64, fit, 64))
+        encoded_images._draft(image, Squares(80, fit, 80))
         assert image.size == ((200, 150) if fit is Fit.LETTERBOX else (400, 300))
-    whole = pixels_of(saved(Image.fromarray(smooth)), 64, fit).astype(int)
-    assert np.abs(pixels_of(content, 64, fit) - whole).max() <= 6
+    whole = pixels_of(saved(Image.fromarray(smooth)), 80, fit).astype(int)
+    assert np.abs(pixels_of(content, 80, fit) - whole).max() <= 6
 
 
 def test_images_above_pillows_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,12 +218,8 @@ def test_images_above_pillows_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ):
         with pytest.raises(Undecodable, match="more than 10,000 pixels, too many to decode; scale it down"):
             pixels_of(content, side)
-    for number in range(3):
-        (tmp_path / "a").mkdir(exist_ok=True)
-        (tmp_path / "a" / f"{number}.png").write_bytes(
-            saved(large if number == 0 else large.resize((40, 40)))
-        )
-    assert len(open_dataset(f"folder:{tmp_path}", tmp_path / "cache").train) == 2
+    write(tmp_path / "set", [saved(large), *[saved(large.resize((40, 40)))] * 3])
+    assert len(open_dataset(f"folder:{tmp_path / 'set'}", tmp_path / "cache").train) == 3
 
 
 def test_of_images_that_fill_memory_one_is_decoded_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,10 +238,8 @@ def test_libraries_warnings_stay_out_of_the_line(tmp_path: Path, capsys: pytest.
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         stored(tmp_path / "cache", "key", "making", chunks)
-        place = tmp_path / "set" / "a"
-        place.mkdir(parents=True)
-        (place / "1.png").write_bytes(with_alpha()[3])
-        open_dataset(f"folder:{place.parent}", tmp_path / "cache")
+        write(tmp_path / "set", [with_alpha()[3]] * 2)
+        open_dataset(f"folder:{tmp_path / 'set'}", tmp_path / "cache")
     assert told == []
     assert "Warning" not in capsys.readouterr().err
 
@@ -275,22 +276,18 @@ def test_a_chunk_is_held_to_its_bytes(side: int) -> None:
 
 
 def test_a_store_is_of_one_side_fit_and_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = tmp_path / "set" / "a"
-    place.mkdir(parents=True)
-    for number, size in enumerate(MIXED):
-        (place / f"{number}.png").write_bytes(saved(Image.fromarray(noise(*size))))
+    images = [saved(Image.fromarray(noise(*size))) for size in MIXED]
+    write(tmp_path / "set", images)
 
     def opened(*form: Any) -> Array:
-        data = open_dataset(f"folder:{place.parent}", tmp_path / "cache", *form)
+        data = open_dataset(f"folder:{tmp_path / 'set'}", tmp_path / "cache", *form)
         assert (data.fit, data.decoder) == (form[1], preprocessing.DECODER)
         return data.train.pixels
 
     for side in (20, 112, 250):
         by_fit = {fit: opened(side, fit) for fit in Fit}
         for fit, found in by_fit.items():
-            expected = np.stack(
-                [pixels_of(saved(Image.fromarray(noise(*size))), side, fit) for size in MIXED]
-            )
+            expected = np.stack([pixels_of(image, side, fit) for image in images])
             np.testing.assert_array_equal(found, expected.transpose(0, 3, 1, 2))
     before = len(list((tmp_path / "cache").glob("*.pixels.npy")))
     assert before == 9
@@ -303,16 +300,13 @@ def test_a_store_is_of_one_side_fit_and_decoder(tmp_path: Path, monkeypatch: pyt
 
 
 def test_what_is_left_out_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    place = tmp_path / "set" / "a"
-    place.mkdir(parents=True)
-    for number in range(3):
-        (place / f"{number}.png").write_bytes(saved(Image.fromarray(noise(8, 8, seed=number))))
-    (place / "float.tiff").write_bytes(saved(Image.fromarray(SIXTEEN.astype(np.float32)), "TIFF"))
-    open_dataset(f"folder:{place.parent}", tmp_path / "cache")
+    images = [saved(Image.fromarray(noise(8, 8, seed=number))) for number in range(3)]
+    floating = saved(Image.fromarray(SIXTEEN.astype(np.float32)), "TIFF")
+    write(tmp_path / "set", [floating, *images])
+    open_dataset(f"folder:{tmp_path / 'set'}", tmp_path / "cache")
     told = capsys.readouterr().err
     assert "1 of 4 files" in told
-    assert "float.tiff (TIFF with pixels of mode F, whose range is not known)" in told
-    for number in range(3):
-        (place / f"{number}.png").write_bytes(saved(Image.fromarray(SIXTEEN.astype(np.float32)), "TIFF"))
+    assert "0.png (TIFF with pixels of mode F, whose range is not known)" in told
+    write(tmp_path / "set", [floating] * 4)
     with pytest.raises(DataError, match="4 of 4 files"):
-        open_dataset(f"folder:{place.parent}", tmp_path / "cache")
+        open_dataset(f"folder:{tmp_path / 'set'}", tmp_path / "cache")
