@@ -110,7 +110,8 @@ def by_words(content: bytes, words: dict[str, Any]) -> Array:
         pixels = np.rint(fine.reshape(to, side, to, side, 3).mean(axis=(1, 3)))
     x = (pixels / 255 - words["mean"]) / words["std"]
     x = x.repeat(words["repeat"], axis=0).repeat(words["repeat"], axis=1)
-    return x.transpose(2, 0, 1).astype(np.float32)
+    planes: Array = x.transpose(2, 0, 1).astype(np.float32)
+    return planes
 
 
 def top1_by_words(export: Path, root: Path, names: tuple[str, ...], kept: Array | None = None) -> float:
@@ -148,7 +149,7 @@ def run(photographs: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def retrained(run: Path, photographs: Path) -> dict[str, Any]:
+def retrained(run: Path, photographs: Path) -> Any:
     return document(
         "retrain", str(run), "--epochs", "4", "--batch-size", "16", "--threads", "1", "--precision", "fp32",
         "--cache", str(photographs / "cache"), "--warm-start", "--run", str(photographs / "retrained"),
@@ -186,22 +187,17 @@ def test_a_proxys_weights_by_the_manifest(run: Path, photographs: Path) -> None:
     assert found == 1 - manifest["origin"]["validation_error"]
 
 
-def evaluated(photographs: Path, data: Path, *more: str) -> dict[str, Any]:
-    return document(
-        "evaluate", str(photographs / "retrained"), "--data", f"folder:{data}",
-        "--cache", str(photographs / "cache"), *more,
-    )  # fmt: skip
+def evaluated(weights: Path, data: Path) -> Any:
+    return document("evaluate", weights, "--data", f"folder:{data}", "--cache", weights.parent / "cache")
 
 
-def test_classes_go_by_their_names(
-    retrained: dict[str, Any], photographs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    whole = evaluated(photographs, photographs / "set")
+def test_classes_go_by_their_names(retrained: dict[str, Any], photographs: Path) -> None:
+    whole = evaluated(photographs / "retrained", photographs / "set")
     assert whole["top1"] == retrained["test"]["top1"]
     assert (whole["image_side"], whole["fit"], whole["split"]) == (64, "crop", "held-back split")
     by_name = {row["class"]: row for row in whole["per_class"]}
     write(photographs / "some", range(40, 60), ("both", "down"))
-    some = evaluated(photographs, photographs / "some")
+    some = evaluated(photographs / "retrained", photographs / "some")
     assert some["per_class"] == [by_name["both"], by_name["down"]]
     assert some["split"] == "all images"
     shutil.copytree(photographs / "some" / "down", photographs / "others" / "up")
@@ -237,10 +233,7 @@ def test_images_that_were_trained_on_are_not_evaluated_on(
         "--cache", str(photographs / "cache"),
     )  # fmt: skip
     assert result["test"] is None
-    found = document(
-        "evaluate", str(folder), "--data", f"folder:{photographs / 'set' / 'train'}",
-        "--cache", str(photographs / "cache"),
-    )  # fmt: skip
+    found = evaluated(folder, photographs / "set" / "train")
     assert found["split"] == "validation images; the others were trained on"
     assert (found["images"], found["top1"]) == (24, result["validation"]["top1"])
     assert (found["image_side"], found["fit"]) == (32, "letterbox")
