@@ -206,9 +206,9 @@ def _check_split(job: Job, retraining: Retraining, data: Dataset) -> None:
     searched = (job.inputs.data_fingerprint, job.inputs.decoder, job.inputs.seed)
     if searched != (data.fingerprint, data.decoder, retraining.split_seed):
         raise UsageError(
-            f"{data.source} has other images than {job.run} was searched on, and its weights may have been "
-            "trained on some that would validate here; give the run's own images, or leave --warm-start out "
-            "to train from scratch."
+            f"{data.source} has other images than {job.run} was searched on, or they are decoded otherwise; "
+            "its weights may have been trained on some that would validate here; give the run's own images, or "
+            "leave --warm-start out to train from scratch."
         )
 
 

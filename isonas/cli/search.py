@@ -140,6 +140,12 @@ def start_run(options: dict[str, Any], time_limit: float) -> Path:
     if options["run"]:
         refuse_existing(options["run"])
     inputs, data = new_inputs(options)
+    if options["image_side"] and data.train.side != options["image_side"]:
+        click.echo(
+            f"isonas: {data.source} has squares of {data.train.side} pixels, which are kept; --image-side "
+            f"{options['image_side']} is for photographs of mixed sizes, and for making squares smaller.",
+            err=True,
+        )
     study = study_of(inputs)
     split_validation(data.train.labels, inputs.seed)
     run = options["run"] or claim_run(options["space"], options["data"])
