@@ -207,8 +207,8 @@ def _check_split(job: Job, retraining: Retraining, data: Dataset) -> None:
     if searched != (data.fingerprint, data.decoder, retraining.split_seed):
         raise UsageError(
             f"{data.source} has other images than {job.run} was searched on, or they are decoded otherwise; "
-            "its weights may have been trained on some that would validate here; give the run's own images, or "
-            "leave --warm-start out to train from scratch."
+            "its weights may have been trained on some that would validate here; give the run's own images, "
+            "or leave --warm-start out to train from scratch."
         )
 
 
