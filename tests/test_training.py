@@ -30,7 +30,8 @@ from isonas.networks.isometric import Pool
 from isonas.space import load_space, spaces_folder
 from isonas.training import loop, machine
 from isonas.training.depthwise import depthwise, speed_up_depthwise
-from isonas.training.loop import Checkpoint, Examples, on_device, validation_error
+from isonas.training.examples import Examples, on_device
+from isonas.training.loop import Checkpoint, validation_error
 from isonas.training.machine import Machine, probe_machine
 from isonas.training.pooling import mean_over_space, speed_up_pooling
 from isonas.training.proxy import CACHED_BYTES, CACHED_IMAGES, ProxyEvaluator, ProxySetting, pieces_of
