@@ -231,7 +231,7 @@ def fails(says: str, code: int, *arguments: str) -> None:
         ("broken.yaml is not YAML in line 2 (", 2, "space broken.yaml"),
         ("--cpus-per-trial is for a cluster (--engine ray)", 2, "search --data synthetic --cpus-per-trial 2"),
         ("--gpus-per-trial is for a cluster (--engine ray)", 2, "search --data synthetic --gpus-per-trial 1"),
-        ("give --gpus-per-trial", 2, "search --data synthetic --engine ray --device cuda"),
+        ("give --gpus-per-trial", 2, "search --data synthetic --engine ray --device cuda --gpus-per-trial 0"),
         ("give one of them", 2, "front nowhere --csv --json"),
         ("nowhere is not there; give the folder", 2, "evaluate nowhere --data synthetic"),
         ("'chanels' is unknown; did you mean channels?", 2, "search typo.yaml"),

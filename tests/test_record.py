@@ -27,7 +27,8 @@ from isonas.genome import Genome
 from isonas.hardware import within
 from isonas.networks.build import build_network
 from isonas.search.inputs import Inputs
-from isonas.training.loop import on_device, prepare, validation_error
+from isonas.training.examples import on_device
+from isonas.training.loop import prepare, validation_error
 from isonas.training.machine import Machine
 from isonas.training.proxy import ProxyEvaluator, ProxySetting
 from isonas.training.recipe import Recipe

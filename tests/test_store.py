@@ -26,7 +26,7 @@ from isonas.data.sources import open_dataset
 from isonas.data.store import Chunks, stored
 from isonas.data.synthetic import synthetic
 from isonas.errors import DataError
-from isonas.training.loop import on_device
+from isonas.training.examples import on_device
 from isonas.training.proxy import ProxyEvaluator
 from tests.test_data import encoded, write_parquet
 from tests.test_imagenet32 import as_npz, python2_protocol2
@@ -241,7 +241,7 @@ def test_memory_holds_a_chunk_and_not_the_set(tmp_path: Path) -> None:
         large = stored(tmp_path, "large", "making", lambda: (chunk for _ in range(32)))
         small = downsample(large, 8)
         examples = on_device(large, "cpu", np.arange(0, len(large), 2))
-        batch = examples.images(torch.arange(64))
+        batch, _ = examples.batch(torch.arange(64))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

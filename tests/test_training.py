@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,8 @@ from isonas.networks.isometric import Pool
 from isonas.space import load_space, spaces_folder
 from isonas.training import loop, machine
 from isonas.training.depthwise import depthwise, speed_up_depthwise
-from isonas.training.loop import Checkpoint, Examples, on_device, validation_error
+from isonas.training.examples import Examples, on_device
+from isonas.training.loop import Checkpoint, validation_error
 from isonas.training.machine import Machine, probe_machine
 from isonas.training.pooling import mean_over_space, speed_up_pooling
 from isonas.training.proxy import CACHED_BYTES, CACHED_IMAGES, ProxyEvaluator, ProxySetting, pieces_of
@@ -432,3 +435,52 @@ def test_both_precisions_train(precision: str, kernel_size: int) -> None:
     curve, state = train(genome, SEED, 0, 3, None)
     assert curve[-1].error < 0.5
     assert all(np.isfinite(array).all() for array in state.weights().values())
+
+
+def in_shared_memory() -> set[str]:
+    folder = Path("/dev/shm")
+    return (
+        {path.name for path in folder.iterdir() if path.name.startswith("torch_")}
+        if folder.is_dir()
+        else set()
+    )
+
+
+def checkpoint() -> Checkpoint:
+    weights = torch.arange(40_000, dtype=torch.float32).reshape(4, 100, 10, 10)
+    state = {0: {"momentum_buffer": -weights}, 1: {"momentum_buffer": None}}
+    groups = [{"lr": 0.1, "params": [0, 1], "nesterov": True}]
+    return Checkpoint(
+        {"weight": weights, "count": torch.tensor(3)}, {"state": state, "param_groups": groups}, 2.5
+    )
+
+
+def assert_alike(found: Any, expected: Any) -> None:
+    assert type(found) is type(expected)
+    if isinstance(expected, torch.Tensor):
+        assert found.dtype == expected.dtype
+        assert torch.equal(found, expected)
+    elif isinstance(expected, dict):
+        assert list(found) == list(expected)
+        for key, value in expected.items():
+            assert_alike(found[key], value)
+    else:
+        assert found == expected
+
+
+def test_weights_travel_as_bytes() -> None:
+    """A container's /dev/shm holds 64 MB: nothing of a training state goes there, on either way."""
+    given, before = checkpoint(), in_shared_memory()
+    sent = bytes(ForkingPickler.dumps(given))
+    assert in_shared_memory() <= before
+    assert len(sent) > 2 * 160_000
+    # Through a buffer that may not be written to, as of Ray's store, too.
+    buffers: list[pickle.PickleBuffer] = []
+    beside = pickle.dumps(given, protocol=5, buffer_callback=buffers.append)
+    read_only = pickle.loads(beside, buffers=[bytes(buffer.raw()) for buffer in buffers])
+    for found in (pickle.loads(sent), read_only):
+        for part in ("network", "optimizer", "seconds"):
+            assert_alike(getattr(found, part), getattr(given, part))
+        assert not any(tensor.is_shared() for tensor in found.network.values())
+        found.network["weight"] += 1
+    assert given.network["weight"][0, 0, 0, 0] == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import statistics
 import tempfile
@@ -245,7 +244,7 @@ def _processor(device: str) -> str:
     except OSError:
         return platform.processor() or platform.machine()
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return f"{next(named, platform.machine())}, {os.cpu_count()} cores"
+    return f"{next(named, platform.machine())}, {usable_cores()} cores"
 
 
 def _flags() -> tuple[str, ...]:

@@ -177,7 +177,8 @@ def worker_options(*, resuming: bool = False) -> Callable[[F], F]:
         click.option(
             "--gpus-per-trial",
             type=click.FloatRange(0),
-            help="GPUs that a training takes of a Ray cluster, such as 0.5. " + by_default("0"),
+            help="GPUs that a training takes of a Ray cluster, such as 0.5. "
+            + by_default("1 where it trains on one (--device), else 0"),
         ),
     )
     return lambda command: _add(command, options)

@@ -65,10 +65,8 @@ def new_inputs(options: dict[str, Any]) -> tuple[Inputs, Dataset]:
         trials=options["trials"],
         repeats=options["repeats"],
         trial_timeout=timeout_from(options),
-        workers=options["workers"] or (1 if options["engine"] == "local" else 0),
         engine=options["engine"],
-        cpus_per_trial=options["cpus_per_trial"] or float(machine.threads),
-        gpus_per_trial=options["gpus_per_trial"] or 0.0,
+        **_shares(options["engine"], machine.device, machine.threads, options),
     )
     return inputs, data
 
@@ -83,23 +81,36 @@ def _check_engine(engine: str, options: dict[str, Any]) -> None:
             )
 
 
+def _shares(engine: str, device: str, threads: int, options: dict[str, Any]) -> dict[str, Any]:
+    """Trainings side by side and what each takes, for a search that is new to an engine."""
+    ray, gpus = engine == "ray", options["gpus_per_trial"]
+    if ray and device == "cuda" and gpus == 0:
+        raise UsageError(
+            "--device cuda on a cluster takes GPUs of it; give --gpus-per-trial, such as 1, or --device cpu."
+        )
+    return {
+        "workers": options["workers"] or (0 if ray else 1),
+        "cpus_per_trial": options["cpus_per_trial"] or float(threads),
+        "gpus_per_trial": gpus if gpus is not None else float(ray and device == "cuda"),
+    }
+
+
 def _machine(options: dict[str, Any]) -> Machine:
     """Where trainings run: threads are shared out among workers, on a cluster a training takes one
     unless told."""
     from isonas.training.machine import Machine, probe_machine, usable_cores
 
+    device, precision, gpus = options["device"], options["precision"], options["gpus_per_trial"]
     if options["engine"] == "local":
         threads = options["threads"] or max(usable_cores() // (options["workers"] or 1), 1)
-    else:
-        threads = options["threads"] or max(int(options["cpus_per_trial"] or 1), 1)
-        if options["device"] == "cuda":
-            if not options["gpus_per_trial"]:
-                raise UsageError(
-                    "--device cuda on a cluster takes GPUs of it; give --gpus-per-trial, such as 1."
-                )
-            # The driver may have no GPU to probe; those of a cluster that are worth having do bf16.
-            return Machine("cuda", "fp32" if options["precision"] == "fp32" else "bf16", threads)
-    return probe_machine(options["device"], threads, options["precision"])
+        return probe_machine(device, threads, precision)
+    threads = options["threads"] or max(int(options["cpus_per_trial"] or 1), 1)
+    if device == "auto" and gpus is not None:
+        device = "cuda" if gpus else "cpu"
+    if device == "cuda":
+        # The driver may have no GPU to probe; those of a cluster that are worth having do bf16.
+        return Machine("cuda", "fp32" if precision == "fp32" else "bf16", threads)
+    return probe_machine(device, threads, precision)
 
 
 def given_inputs(recorded: Inputs, options: dict[str, Any], given: set[str], data: Dataset) -> Inputs:
@@ -112,7 +123,10 @@ def given_inputs(recorded: Inputs, options: dict[str, Any], given: set[str], dat
              "repeats", "workers", "engine", "cpus_per_trial",
              "gpus_per_trial")  # fmt: skip
     over = {name: options[name] for name in alike if name in given}
-    _check_engine(over.get("engine", recorded.engine), over)
+    engine = over.get("engine", recorded.engine)
+    _check_engine(engine, over)
+    if engine != recorded.engine:
+        over |= _shares(engine, recorded.device, recorded.threads, options)
     if "space" in given:
         over["space"] = load_space(options["space"])
     if "input_side" in given:

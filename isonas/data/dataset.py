@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,15 @@ class Images:
     def side(self) -> int:
         """Height and width S in pixels."""
         return int(self.pixels.shape[-1])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process of this machine maps the file too, and is not sent what is in it.
+        mapped = self.file is not None
+        return (_mapped, (self.file, self.labels)) if mapped else (Images, (self.pixels, self.labels))
+
+
+def _mapped(file: Path, labels: Labels) -> Images:
+    return Images(np.load(file, mmap_mode="r", allow_pickle=False), labels, file)
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def from_training(
 
 def untrained(genome: Genome, input_side: int, classes: int, seed: int) -> Origin:
     """A genome with fresh weights: for measuring memory and speed on a device before any training."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_network(genome, input_side, classes)
     names = tuple(str(number) for number in range(classes))

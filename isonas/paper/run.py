@@ -39,7 +39,8 @@ from isonas.paper.results import (
     write_results,
 )
 from isonas.training.deployed import Upsampled
-from isonas.training.loop import Checkpoint, on_device, prepare, train, training_errors
+from isonas.training.examples import on_device
+from isonas.training.loop import Checkpoint, prepare, train, training_errors
 from isonas.training.machine import Machine
 from isonas.training.retrain_folder import writing
 
@@ -128,7 +129,7 @@ def _trained(folder: Path, plan: Plan, cell: Cell, seed: int, counts: dict[str, 
     """One cell trained from one seed, or from where it was left; `counts` are those known by cell."""
     machine, part = plan.machine, plan.part
     weights = load_file(weights_path(folder, cell.after, seed)) if cell.after else {}
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = cell.build(len(part.class_names), weights)
     if cell.name not in counts:

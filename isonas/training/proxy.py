@@ -28,10 +28,9 @@ from isonas.evaluation import Curve, TrainingState
 from isonas.genome import Genome
 from isonas.networks.build import build_network
 from isonas.training.deployed import Upsampled
+from isonas.training.examples import Examples, images_held, on_device
 from isonas.training.loop import (
     Checkpoint,
-    Examples,
-    on_device,
     prepare,
     train,
     training_errors,
@@ -45,6 +44,8 @@ Rows = npt.NDArray[np.int64]
 
 CACHED_BYTES = 5 * 2**20
 CACHED_IMAGES = 32
+KEPT_BYTES = 2**30
+"""What images of several sides may take of memory together, before only those in use are kept."""
 SMALLEST_PIECE = 4
 """Images below which a batch is not cut: batch norm needs some to take its statistics from."""
 
@@ -159,7 +160,7 @@ class ProxyEvaluator:
 
     def _train(self, training: _Training) -> tuple[Curve, Checkpoint]:
         checkpoint, curve = training.checkpoint, []
-        with self._machine.threads_set(), torch.random.fork_rng(), training_errors():
+        with self._machine.threads_set(), self._machine.random_state_kept(), training_errors():
             torch.manual_seed(training.seed)
             examples, validation = self._examples(training.image_side)
             network = training.build()
@@ -193,7 +194,7 @@ class ProxyEvaluator:
         if self._data.held_back is None or not isinstance(state, Checkpoint):
             return None
         side = proxy_input(genome.internal_resolution, self._source_side, self._input_side)
-        with self._machine.threads_set(), torch.random.fork_rng(), training_errors():
+        with self._machine.threads_set(), self._machine.random_state_kept(), training_errors():
             network = build_network(genome, side, self._data.classes)
             network.load_state_dict(state.network)
             prepare(network, self._machine)
@@ -202,10 +203,23 @@ class ProxyEvaluator:
 
     def _examples(self, side: int) -> tuple[Examples, Examples]:
         if side not in self._by_side:
-            images = downsample(self._data.train, side)
-            training, validation = (on_device(images, self._machine.device, rows) for rows in self._split)
+            if not self._room_beside(side):
+                self._by_side.clear()
+            with images_held(len(self._data.train), side):
+                images = downsample(self._data.train, side)
+                training, validation = (on_device(images, self._machine.device, rows) for rows in self._split)
             self._by_side[side] = training, validation
         return self._by_side[side]
+
+    def _room_beside(self, side: int) -> bool:
+        """Whether images of other sides are kept beside those of `side`: never on a GPU.
+
+        Mapped ones take no memory of this process.
+        """
+        if self._machine.device != "cpu":
+            return False
+        kept = 3 * len(self._data.train) * sum(each**2 for each in (*self._by_side, side))
+        return self._data.train.file is not None or kept <= KEPT_BYTES
 
 
 def pieces_of(genome: Genome, batch_size: int, device: str) -> int:

@@ -69,7 +69,7 @@ def retrain(
     steps, accumulate = plan(retraining, len(chosen), processes)
     machine = Machine(retraining.device, retraining.precision, retraining.threads)
     side = min(retraining.input_side, data.train.side)
-    with machine.threads_set(), randomness_kept(), training_errors():
+    with machine.threads_set(), randomness_kept(machine), training_errors():
         reseed(retraining.seed, _WEIGHTS)
         network = build_network(retraining.genome, retraining.input_side, data.classes)
         if weights is not None:
