@@ -62,7 +62,7 @@ def drive(
         while len(flying) < engine.workers and time.monotonic() < deadline:
             if (number := next(numbers, None)) is None:
                 break
-            if (asked := _ask(study, known, number, flying)) is None:
+            if (asked := next_trial(study, known, number, flying)) is None:
                 break
             yield Step(asked)
             known[number] = asked
@@ -93,7 +93,7 @@ def drive(
         _stop_if_hopeless(sitting)
 
 
-def _ask(study: Study, known: Mapping[int, Trial], number: int, flying: set[int]) -> Trial | None:
+def next_trial(study: Study, known: Mapping[int, Trial], number: int, flying: set[int]) -> Trial | None:
     """The row of the next trial; None where every feasible genome is taken."""
     before = known.get(number)
     pending = set(before.pending if before is not None else ()) | {n for n in flying if n < number}
