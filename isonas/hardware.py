@@ -16,7 +16,7 @@ import yaml
 from isonas import cost
 from isonas.cost import Deployment, DType, MemoryModel
 from isonas.errors import BudgetError
-from isonas.space import Bools, Columns, Ints
+from isonas.space import CHUNK, Bools, Columns, Ints
 
 _UNITS = {"B": 1, "KiB": 1024, "MiB": 1024**2, "kB": 1000, "MB": 1000**2}
 
@@ -87,6 +87,13 @@ class Costs:
 
 def costs(columns: Columns, at: Deployment, budget: Budget) -> Costs:
     """The costs of genomes in closed form, under the budget's memory model, dtype and overheads."""
+    starts = range(0, max(len(columns), 1), CHUNK)
+    parts = [_costs(columns.where(slice(start, start + CHUNK)), at, budget) for start in starts]
+    every = {name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])}
+    return Costs(**every)
+
+
+def _costs(columns: Columns, at: Deployment, budget: Budget) -> Costs:
     peak = cost.peak_activations(columns, at, budget.memory_model) * budget.dtype.size
     weight = cost.weight_bytes(columns, at, budget.dtype)
     channels, operators = cost.output_channels(columns, at), cost.operators(columns, at)

@@ -74,6 +74,52 @@ def cost(space: str | None, as_json: bool, **budget: object) -> None:
         )
 
 
+@bench.command("proposals", short_help="Time proposals in a large space, after many trials.")
+@click.argument("space", default="million")
+@click.option("--sampler", default="ehvi", show_default=True, type=click.Choice(SAMPLER_NAMES))
+@click.option(
+    "--trials",
+    default="0,1000",
+    show_default=True,
+    help="Trials that have ended before, such as 0,1000,10000.",
+)
+@json_option
+def proposals(space: str, sampler: str, trials: str, as_json: bool) -> None:
+    """Time a sampler's proposals in SPACE and tell the memory they take; nothing is trained.
+
+    SPACE is million or five-million, which are built in, a shipped space or the path of a YAML file. The
+    trials before are invented.
+
+    \b
+    Example:
+      isonas bench proposals five-million --trials 0,1000,10000
+    """
+    from isonas.bench.proposals import SPACES, proposal_speed
+    from isonas.hardware import format_bytes
+    from isonas.space import load_space
+
+    try:
+        counts = [int(part) for part in trials.split(",")]
+    except ValueError:
+        counts = []
+    if not counts or min(counts) < 0:
+        raise UsageError(f"--trials {trials!r}: give counts of trials with commas between, such as 0,1000.")
+    speed = proposal_speed(SPACES[space] if space in SPACES else load_space(space), sampler, counts)
+    if as_json:
+        click.echo(json.dumps(asdict(speed), indent=2))
+        return
+    click.echo(
+        f"{speed.space}: {speed.feasible:,} genomes enumerated and costed in {speed.enumerate_seconds:.1f} s."
+    )
+    for timed in speed.proposals:
+        click.echo(
+            f"{speed.sampler} after {timed.trials:,} trials: {timed.median_seconds:.2f} s a proposal, "
+            f"{timed.longest_seconds:.2f} s the longest."
+        )
+    if speed.peak_memory_bytes is not None:
+        click.echo(f"Peak memory {format_bytes(speed.peak_memory_bytes)}.")
+
+
 @bench.command("record", short_help="Train a space's genomes several times each, into a table.")
 @click.argument("space", default="tiny")
 @data_option

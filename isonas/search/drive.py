@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -20,7 +22,14 @@ from isonas.search.samplers import propose
 from isonas.search.study import Study
 from isonas.training.proxy_input import proxy_input
 
-ALIKE_FAILURES = 3
+FIRST_FAILED = 3
+RECENT, RECENT_FAILED = 12, 11
+"""A search stops where its first 3 trials fail alike, or 11 of the last 12: where half of the genomes fail,
+chance alone brings that about once in three hundred times."""
+
+
+class Hopeless(TrainingError):
+    """A search whose trials fail alike: the message says how many and why, as the start of a sentence."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +51,18 @@ def drive(
 
     `logged` trials that ended are kept; those that were running, and the numbers that are missing, are
     asked again under their numbers. No trial starts after `deadline` (of `time.monotonic`). Raises
-    LogError where asking again gives another genome than was logged, TrainingError where the first
-    trials all fail alike.
+    LogError where asking again gives another genome than was logged, Hopeless where trials fail alike.
     """
     known = dict(logged)
     rungs = rungs_of(study.inputs.epochs, early_stopping=study.inputs.early_stopping)
     numbers = iter([n for n in range(trials) if n not in known or known[n].state == RUNNING])
     flying: set[int] = set()
-    _stop_if_hopeless(known)
+    sitting: list[Trial] = []
     while True:
         while len(flying) < engine.workers and time.monotonic() < deadline:
             if (number := next(numbers, None)) is None:
                 break
-            if (asked := _ask(study, known, number, flying)) is None:
+            if (asked := next_trial(study, known, number, flying)) is None:
                 break
             yield Step(asked)
             known[number] = asked
@@ -81,10 +89,11 @@ def drive(
         yield Step(trial, state)
         known[number] = trial
         flying.remove(number)
-        _stop_if_hopeless(known)
+        sitting.append(trial)
+        _stop_if_hopeless(sitting)
 
 
-def _ask(study: Study, known: Mapping[int, Trial], number: int, flying: set[int]) -> Trial | None:
+def next_trial(study: Study, known: Mapping[int, Trial], number: int, flying: set[int]) -> Trial | None:
     """The row of the next trial; None where every feasible genome is taken."""
     before = known.get(number)
     pending = set(before.pending if before is not None else ()) | {n for n in flying if n < number}
@@ -167,13 +176,27 @@ def _after(epochs: int, rungs: tuple[int, ...]) -> int:
     return next((rung for rung in rungs if rung > epochs), rungs[-1])
 
 
-def _stop_if_hopeless(known: Mapping[int, Trial]) -> None:
-    ended = [trial for trial in known.values() if trial.state != RUNNING]
-    reasons = [trial.reason for trial in ended if trial.state == FAILED]
-    if len(ended) == len(reasons) == ALIKE_FAILURES and len(set(reasons)) == 1:
-        raise TrainingError(
-            f"the first {ALIKE_FAILURES} trials failed alike: {reasons[0]}; mend that and start anew."
-        )
+def _stop_if_hopeless(ended: Sequence[Trial]) -> None:
+    """Raise Hopeless where the first trials of a sitting, or nearly all of the recent ones, failed alike.
+
+    Those of earlier sittings do not count: what made them fail may have been mended since.
+    """
+    recent = ended[-RECENT:]
+    reason, count = Counter(map(_kind, recent)).most_common(1)[0]
+    if reason is None:
+        return
+    last = next(trial.reason for trial in reversed(recent) if _kind(trial) == reason)
+    if len(ended) == count == FIRST_FAILED:
+        raise Hopeless(f"the first {FIRST_FAILED} trials failed alike: {last}")
+    if len(recent) == RECENT and count >= RECENT_FAILED:
+        raise Hopeless(f"{count} of the last {RECENT} trials failed alike: {last}")
+
+
+def _kind(trial: Trial) -> str | None:
+    """Why a trial failed, without its genome and numbers; None for one that did not."""
+    if trial.state != FAILED:
+        return None
+    return re.sub(r"\d+(\.\d+)?", "0", (trial.reason or "").replace(str(trial.genome), ""))
 
 
 def _now() -> str:

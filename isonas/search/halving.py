@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from isonas.pareto import non_dominated
+from isonas.search.chance import chance_of_success
 from isonas.search.improvement import expected_improvement
 from isonas.search.log import COMPLETE, STOPPED, Trial
 from isonas.search.study import Study
-from isonas.search.surrogate import Surrogate, fit
+from isonas.search.surrogate import LEARNED_AT_MOST, Surrogate, fit, stand_ins
 
 Floats = npt.NDArray[np.float64]
 
@@ -52,8 +53,9 @@ def judge(trial: Trial, others: Sequence[Trial], study: Study) -> Trial:
     complete = [other for other in others if other.state == COMPLETE]
     if len(complete) < FIT_FROM:
         return trial
+    complete = [complete[index] for index in stand_ins(len(complete), LEARNED_AT_MOST)]
     rows = study.feasible.rows([one.genome for one in (*complete, trial)])
-    genes, costs = study.features[rows], study.scaled_costs[rows]
+    genes, costs = study.features(rows), study.scaled_costs[rows]
     chance = study.reference.point[study.reference.objectives.index("error")]
     final = np.array([one.curve_error[-1] for one in complete]) / chance
     known = np.array([one.own_error_se for one in complete], np.float64) / chance
@@ -65,8 +67,10 @@ def judge(trial: Trial, others: Sequence[Trial], study: Study) -> Trial:
     finishing = float(expected_improvement(mean, deviation, costs[-1:], front)[0])
     remaining = 1 - trial.epochs / study.inputs.epochs
     new = _untrained(study, [*others, trial])
-    expected = _result(fit(genes[:-1], final, known), study.features[new], known)
+    expected = _result(fit(genes[:-1], final, known), study.features(new), known)
+    failed = study.feasible.rows([one.genome for one in others if one.failed])
     starting = expected_improvement(*expected, study.scaled_costs[new], front)
+    starting *= chance_of_success(study, rows[:-1], failed, new)
     if len(new) == 0 or finishing / remaining >= starting.mean():
         return trial
     return replace(

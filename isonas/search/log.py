@@ -77,6 +77,11 @@ class Trial:
     finished_at: str | None = None
 
     @property
+    def failed(self) -> bool:
+        """Whether it ended without a result to learn from."""
+        return self.state == FAILED
+
+    @property
     def own_error(self) -> float | None:
         """What its own training came to, or was expected to come to where it was stopped."""
         if self.state == COMPLETE and self.curve_error:

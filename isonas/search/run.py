@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from isonas.errors import LogError
+from isonas.errors import LogError, TrainingError
 from isonas.objectives import front_of
-from isonas.search.drive import drive
+from isonas.search.drive import Hopeless, drive
 from isonas.search.engines import Engine
 from isonas.search.log import COMPLETE, RUNNING, Trial, compact, read_trials, write_trial
 from isonas.search.study import Study
@@ -20,8 +21,7 @@ def search(
     """Bring a run to `trials` trials, yielding each one that ends; the caller holds the run.
 
     What the log holds as ended is kept, the rest is as in `drive`, which this logs. Raises LogError
-    where the log cannot be written or does not fit the study, TrainingError where the first trials all
-    fail alike.
+    where the log cannot be written or does not fit the study, TrainingError where trials fail alike.
     """
     logged = {trial.number: trial for trial in read_trials(run)[0]}
     complete = {number: trial for number, trial in logged.items() if trial.state == COMPLETE}
@@ -42,3 +42,7 @@ def search(
             yield trial
     except LogError as error:
         raise LogError(f"{run}: {error}") from None
+    except Hopeless as error:
+        raise TrainingError(
+            f"{error}; mend that, then go on with: isonas resume {shlex.quote(str(run))} --trials {trials}"
+        ) from None
