@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from isonas.data.clutter import clutter
@@ -10,6 +11,7 @@ from isonas.data.digits import digits
 from isonas.data.folder import folder
 from isonas.data.imagenet32 import imagenet32
 from isonas.data.parquet import parquet
+from isonas.data.source_text import printable
 from isonas.data.synthetic import synthetic
 from isonas.errors import UsageError
 
@@ -18,11 +20,12 @@ FILES = {"imagenet32": imagenet32, "parquet": parquet, "folder": folder}
 SOURCES = ("clutter", *EMBEDDED, "imagenet32:DIR", "parquet:PATH", "folder:DIR")
 
 
-def open_dataset(source: str, cache: Path) -> Dataset:
+def open_dataset(source: str, cache: Path, *, tell: bool = True) -> Dataset:
     """The data set that a source names; decoded images are kept in the `cache` folder.
 
-    Raises UsageError for an unknown source or a path that is not there, DataError for images that
-    cannot be read.
+    What was understood of files and what was left out of them is told on stderr where `tell`. Raises
+    UsageError for an unknown source or a path that is not there, DataError for images that cannot be
+    read.
     """
     kind, colon, path = source.partition(":")
     if source == "clutter":
@@ -30,5 +33,14 @@ def open_dataset(source: str, cache: Path) -> Dataset:
     if not colon and kind in EMBEDDED:
         return EMBEDDED[kind]()
     if kind in FILES and path:
-        return FILES[kind](path, cache)
+        if printable(source) != source:
+            raise UsageError(
+                f"--data {printable(source)!r} is not UTF-8; give a path that is, such as a link."
+            )
+
+        def say(sentence: str) -> None:
+            if tell:
+                print(f"isonas: {source}: {sentence}", file=sys.stderr, flush=True)
+
+        return FILES[kind](path, cache, say)
     raise UsageError(f"--data {source!r} is unknown; give {', '.join(SOURCES)}.")

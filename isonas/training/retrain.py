@@ -63,7 +63,7 @@ def retrain(
     """
     processes = processes or Processes()
     recipe = retraining.recipe
-    chosen, carved = split_validation(data.train.labels, retraining.split_seed)
+    chosen, carved = split_validation(data.train, retraining.split_seed)
     validation = Images(data.train.pixels[carved], data.train.labels[carved])
     steps, accumulate = plan(retraining, len(chosen), processes)
     machine = Machine(retraining.device, retraining.precision, retraining.threads)
