@@ -22,7 +22,7 @@ Say = Callable[[str], None]
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 POINTERS = "Git LFS pointers"
-FETCH = "fetch the files that they stand for with `git lfs pull`"
+FETCH = "fetch the content with `git lfs pull`"
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _say_left_out(part: Gathered, what: str, say: Say) -> None:
     total = sum(part.left_out.values())
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in part.left_out.items())
     first = f"; the first is {part.first}" if part.first else ""
-    say(f"{total:,} of {total + len(part.images):,} {what} files or rows were left out: {kinds}{first}.")
+    say(f"left out {total:,} of {total + len(part.images):,} {what} files or rows ({kinds}){first}.")
 
 
 def _say_copies(training: Images, train: Gathered, held_back: Gathered | None, say: Say) -> None:

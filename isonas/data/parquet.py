@@ -228,7 +228,8 @@ def _decoded(
     if 2 * bad > labelled:
         raise DataError(
             f"{bad:,} of {labelled:,} images are missing or cannot be decoded, such as that of "
-            f"{tally.first}; embed the bytes of all in the files, or choose another column by ?image=NAME after the path."
+            f"{tally.first}; embed the bytes of all in the files, or choose another column by "
+            "?image=NAME after the path."
         )
 
 
