@@ -187,7 +187,7 @@ def test_a_training_is_the_searchs_own(tmp_path: Path) -> None:
     network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in state.weights().items()})
     prepare(network, SETTING.machine)
     assert training.test_error == validation_error(network, on_device(data.held_back, "cpu"), SETTING.machine)
-    validation = split_validation(data.train.labels, 3)[1]
+    validation = split_validation(data.train, 3)[1]
     assert all(
         (error * len(validation)) == pytest.approx(round(error * len(validation))) for error in training.error
     )

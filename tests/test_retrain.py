@@ -291,7 +291,7 @@ def test_a_retraining_from_start_to_export(here: Path) -> None:
 
     # The weights are those that the result speaks of: on the validation images, and on the held-back.
     weights = read_weights(folder)
-    _, carved = split_validation(DATA.train.labels, result["split_seed"])
+    _, carved = split_validation(DATA.train, result["split_seed"])
     validation = Images(DATA.train.pixels[carved], DATA.train.labels[carved])
     machine = Machine("cpu", result["precision"], 1)
     assert right_answers(weights.network(), validation, 16, machine).error == pytest.approx(

@@ -235,7 +235,7 @@ def test_the_proxy_learns_and_reports_the_error_of_the_weights_it_returns() -> N
     assert curve[-1].loss < curve[0].loss
     network = build_network(SMALL, 16, data.classes)
     network.load_state_dict(state.network)
-    _, validation = split_validation(data.train.labels, 3)
+    _, validation = split_validation(data.train, 3)
     held = Images(data.train.pixels[validation], data.train.labels[validation])
     assert validation_error(network, on_device(held, "cpu"), CPU) == curve[-1].error
     error = curve[-1].error

@@ -54,7 +54,7 @@ def train_plainly(
     from timm.data.loader import create_loader
 
     torch.manual_seed(seed)
-    chosen, carved = split_validation(data.train.labels, seed)
+    chosen, carved = split_validation(data.train, seed)
     count = min(recipe.epoch_images or len(chosen), len(chosen))
     chosen = np.random.default_rng(seed).permutation(chosen)[:count]
     common: dict[str, Any] = {

@@ -145,6 +145,6 @@ def _split(data: Dataset, weights: Weights) -> tuple[Images, str, Rows | None]:
     if data.held_back is not None:
         return data.held_back, "held-back split", None
     if weights.training.get("data_fingerprint") == data.fingerprint:
-        _, rows = split_validation(data.train.labels, weights.training["split_seed"])
+        _, rows = split_validation(data.train, weights.training["split_seed"])
         return data.train, "validation images; the others were trained on", rows
     return data.train, "all images", None

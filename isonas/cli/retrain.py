@@ -200,7 +200,7 @@ def _trained(
 
     before = load_state(job.folder)
     done, epochs = (len(before.history) if before else 0), retraining.recipe.epochs
-    training, validation = split_validation(data.train.labels, retraining.split_seed)
+    training, validation = split_validation(data.train, retraining.split_seed)
     steps, accumulate = plan(retraining, len(training), processes)
     if not processes.rank:
         click.echo(

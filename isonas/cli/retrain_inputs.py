@@ -179,7 +179,7 @@ def _check(job: Job, retraining: Retraining, data: Dataset, processes: Processes
     from isonas.training.augmentation import check_randaugment
     from isonas.training.retrain import optimizer_of, plan
 
-    training, _ = split_validation(data.train.labels, retraining.split_seed)
+    training, _ = split_validation(data.train, retraining.split_seed)
     plan(retraining, len(training), processes)
     check_randaugment(retraining.recipe)
     optimizer_of(build_network(retraining.genome, retraining.input_side, data.classes), retraining.recipe)

@@ -147,7 +147,7 @@ def start_run(options: dict[str, Any], time_limit: float) -> Path:
             err=True,
         )
     study = study_of(inputs)
-    split_validation(data.train.labels, inputs.seed)
+    split_validation(data.train, inputs.seed)
     run = options["run"] or claim_run(options["space"], options["data"])
     create_run(run, inputs, study.reference)
     _search(run, study, data, cache_folder(options), time_limit, options["as_json"])

@@ -47,7 +47,7 @@ def part_of(data: Dataset, classes: int | None, images: int | None) -> Part:
         rows, scored_rows = np.arange(len(training)), np.arange(len(scored))
     else:
         training, scored, scored_on = data.train, data.train, CARVED
-        rows, scored_rows = split_validation(data.train.labels, _SEED)
+        rows, scored_rows = split_validation(data.train, _SEED)
     rows = _evenly(rows, training.labels, chosen, images, drawn)
     scored_rows = scored_rows[np.isin(scored.labels[scored_rows], chosen)]
     return Part(

@@ -47,7 +47,7 @@ def train_deployed(
     training, validation, kept, carved = data.train, data.held_back, None, None
     if validation is None:
         validation = training
-        kept, carved = split_validation(training.labels, seed)
+        kept, carved = split_validation(training, seed)
     side = min(input_side, training.side)
     seed = trial_seed(seed, genome)
     with machine.threads_set(), machine.random_state_kept(), training_errors():

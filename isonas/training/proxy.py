@@ -105,7 +105,7 @@ class ProxyEvaluator:
 
     @cached_property
     def _split(self) -> tuple[Rows, Rows]:
-        return split_validation(self._data.train.labels, self._split_seed)
+        return split_validation(self._data.train, self._split_seed)
 
     def __call__(
         self, genome: Genome, seed: int, from_epoch: int, to_epoch: int, state: TrainingState | None
@@ -236,6 +236,6 @@ def pieces_of(genome: Genome, batch_size: int, device: str) -> int:
 
 
 def evaluator_of(setting: ProxySetting) -> ProxyEvaluator:
-    """Open the images and make the evaluator; raises as `open_dataset` does."""
-    data = open_dataset(setting.data, setting.cache, setting.image_side, setting.fit)
+    """Open the images, without a word on them, and make the evaluator; raises as `open_dataset` does."""
+    data = open_dataset(setting.data, setting.cache, setting.image_side, setting.fit, tell=False)
     return ProxyEvaluator(data, setting)

@@ -65,7 +65,7 @@ def retrain(
     """
     processes = processes or Processes()
     recipe = retraining.recipe
-    chosen, carved = split_validation(data.train.labels, retraining.split_seed)
+    chosen, carved = split_validation(data.train, retraining.split_seed)
     steps, accumulate = plan(retraining, len(chosen), processes)
     machine = Machine(retraining.device, retraining.precision, retraining.threads)
     side = min(retraining.input_side, data.train.side)
