@@ -79,7 +79,7 @@ def read_table(path: Path) -> Table:
     """Read a table; raises LogError where the file is not there or is no table that can be used."""
     try:
         # Opened once: a recording may put a new file in its place meanwhile.
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as stream, pq.ParquetFile(stream) as file:
             table = file.read()
         head: dict[str, Any] = json.loads((table.schema.metadata or {})[_METADATA])
         if head["version"] > VERSION:

@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from isonas.cli.options import cache_option, json_option, machine_options
+from isonas.cli.options import UserPath, cache_option, json_option, machine_options
 from isonas.cli.resolve import cache_folder
 from isonas.errors import UsageError
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=UserPath())
 @click.option(
     "--data",
     required=True,

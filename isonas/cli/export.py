@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isonas.cli.options import EPOCH_IMAGES, cache_option, json_option, machine_options
+from isonas.cli.options import EPOCH_IMAGES, UserPath, cache_option, json_option, machine_options
 from isonas.cli.resolve import selected_trials
 from isonas.errors import ExportError, UsageError
+from isonas.paths import user_path
 
 if TYPE_CHECKING:
     from isonas.export.origin import Origin
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Of a training. Default: the run's, else 0.")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     help="Folder to make. Default: export/<genome> in the run, or here.",
 )
 @machine_options("a training runs")
@@ -81,7 +82,7 @@ def export(what: str, as_json: bool, **options: Any) -> None:  # fmt: skip
             if options[name] not in (None, "auto"):
                 typed = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{typed} is for a training; give --epochs N with it.")
-    run = Path(what)
+    run = user_path(what)
     if run.is_file() or (run / "retrain.json").is_file():
         exports = [_of_checkpoint(run, options)]
     elif run.is_dir():

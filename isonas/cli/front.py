@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isonas.cli.options import cache_option, json_option
+from isonas.cli.options import UserPath, cache_option, json_option
 from isonas.cli.resolve import cache_folder, inputs_again, proxy_setting
 from isonas.errors import UsageError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=UserPath())
 @click.option("--csv", "as_csv", is_flag=True, help="Print the front as CSV.")
 @click.option(
     "--with",

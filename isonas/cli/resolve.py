@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from isonas.cli.options import BUDGET_OPTIONS, budget_from
 from isonas.errors import IsonasError, LogError, RunError, UsageError
+from isonas.paths import user_path
 
 if TYPE_CHECKING:
     from isonas.data.dataset import Dataset
@@ -262,7 +264,8 @@ def latest_run(space: str, data: str) -> Path:
 
 def _numbered_runs(space: str, data: str) -> tuple[str, dict[int, Path]]:
     kind, _, path = data.partition(":")
-    name = Path(path).resolve().name.split(".")[0] if path else kind
+    name = user_path(path).resolve().name.split(".")[0] if path else kind
     stem = f"{Path(space).stem}-{re.sub(r'[^A-Za-z0-9_-]+', '-', name) or kind}"
-    numbered = {folder.name.removeprefix(f"{stem}-"): folder for folder in Path("runs").glob(f"{stem}-*")}
+    alike = Path("runs").glob(f"{glob.escape(stem)}-*")
+    numbered = {folder.name.removeprefix(f"{stem}-"): folder for folder in alike}
     return stem, {int(number): folder for number, folder in numbered.items() if number.isdecimal()}

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from isonas.cli.options import (
     RETRAIN,
+    UserPath,
     budget_options,
     cache_option,
     data_option,
@@ -97,7 +98,7 @@ if TYPE_CHECKING:
 @click.option(
     "--run",
     "run",
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     help="The run's folder. Default: runs/<space>-<data>-<n>.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the run; changed inputs are refused.")

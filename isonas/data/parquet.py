@@ -141,7 +141,8 @@ def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
 
 def _open(file: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file)
+        # Arrow would take a leading ~ for the home folder, where Python does not.
+        return pq.ParquetFile(file.absolute())
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise DataError(f"{file} cannot be read as Parquet: {reason}; replace the file.") from None

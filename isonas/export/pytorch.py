@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import io
 import json
 import shutil
 import tempfile
@@ -78,7 +79,8 @@ def export_pytorch(
             shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
         raise ExportError(
-            f"{folder} cannot be written ({error.strerror}); give another folder with --output DIR."
+            f"{folder} cannot be written ({error.strerror or error}); mend that, or give another folder with "
+            "--output DIR."
         ) from None
     return complete
 
@@ -98,7 +100,10 @@ def _write(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(network, (examples,), dynamic_shapes={"x": {0: batch}})
-        torch.export.save(program, folder / "model.pt2")
+        # Through memory: PyTorch's own writer aborts the process where the disk is full.
+        content = io.BytesIO()
+        torch.export.save(program, content)
+        (folder / "model.pt2").write_bytes(content.getbuffer())
         loaded = torch.export.load(folder / "model.pt2").module()
     with torch.no_grad():
         wanted = network(examples)

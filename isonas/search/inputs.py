@@ -15,6 +15,7 @@ from isonas.cost import DType, MemoryModel
 from isonas.errors import IsonasError, LogError, RunError
 from isonas.hardware import Budget, Overhead
 from isonas.objectives import Reference, parse_objectives
+from isonas.paths import read_yaml
 from isonas.search import SAMPLER_NAMES
 from isonas.search.log import hold
 from isonas.space import SearchSpace, parse_space, space_document
@@ -137,7 +138,7 @@ def read_run(run: Path) -> tuple[Inputs, Reference, dict[str, str]]:
     if not path.is_file():
         raise RunError(f"{run} is no run: it has no {STUDY_FILE}; give the folder of a search.")
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = read_yaml(path)
         if document["version"] > _VERSION:
             raise LogError(
                 f"{path} is of version {document['version']}, this isonas reads up to {_VERSION}; use "

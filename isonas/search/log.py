@@ -275,8 +275,9 @@ def _write_table(path: Path, trials: list[Trial]) -> None:
 
 
 def _read_table(path: Path) -> list[Trial]:
-    # Opened once: a reader of a live run must not meet one file's head and its successor's rows.
-    with pq.ParquetFile(path) as file:
+    # Opened here, for Arrow reads a leading ~ and a scheme into a path; and once: a reader of a live run
+    # must not meet one file's head and its successor's rows.
+    with path.open("rb") as stream, pq.ParquetFile(stream) as file:
         table = file.read()
     missing = [name for name in SCHEMA.names if name not in (*table.column_names, *_LATER)]
     if missing:

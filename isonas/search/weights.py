@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
 from isonas.atomic import write_atomically
 from isonas.errors import LogError
@@ -51,6 +51,6 @@ def load_weights(run: Path, number: int) -> dict[str, npt.NDArray[Any]] | None:
     if not path.exists():
         return None
     try:
-        return load_file(path)
+        return load(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise LogError(f"{path} cannot be read ({error}); remove it and train again.") from None
