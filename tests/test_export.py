@@ -82,7 +82,7 @@ def test_the_folder_needs_pytorch_alone(run: Path, tmp_path: Path) -> None:
     manifest = document("export", str(run), "--output", str(tmp_path / "out"))
     folder = tmp_path / "out"
     assert sorted(path.name for path in folder.iterdir()) == [
-        "genome.json", "manifest.json", "model.pt2", "model.py", "model.safetensors",
+        "config.json", "genome.json", "manifest.json", "model.pt2", "model.py", "model.safetensors",
     ]  # fmt: skip
     code = f"""
 import sys
@@ -148,7 +148,7 @@ def test_what_cannot_be_exported(run: Path, tmp_path: Path) -> None:
     genome = "isonet_l1_c8_r8_e2_se4_conv_m2_h0"
     fails("--select is for a run", 2, "export", genome, "--select", "best", "--epochs", "0", *out)
     (tmp_path / "out").mkdir()
-    fails("exists; remove it", 1, "export", str(run), *out)
+    fails("exists; remove it", 2, "export", str(run), *out)
     assert list((tmp_path / "out").iterdir()) == []
 
 

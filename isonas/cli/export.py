@@ -12,7 +12,7 @@ import click
 
 from isonas.cli.options import EPOCH_IMAGES, UserPath, cache_option, json_option, machine_options
 from isonas.cli.resolve import selected_trials
-from isonas.errors import ExportError, UsageError
+from isonas.errors import UsageError
 from isonas.paths import user_path
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def export(what: str, as_json: bool, **options: Any) -> None:  # fmt: skip
         raise UsageError(f"{what!r} is neither a run, nor a genome (isonet_…), nor retrained weights.")
     taken = [folder for _, _, folder in exports if folder.exists()]
     if len(taken) == len(exports):
-        raise ExportError(f"{taken[0]} exists; remove it, or give another folder with --output DIR.")
+        raise UsageError(f"{taken[0]} exists; remove it, or give another folder with --output DIR.")
     for folder in taken:
         click.echo(f"{folder} exists and is left as it is", err=True)
     manifests = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -222,7 +223,7 @@ def selected_trials(run: Path, select: str, objectives: tuple[str, ...]) -> list
 
     complete = [trial for trial in read_trials(run)[0] if trial.state == COMPLETE]
     if not complete:
-        raise LogError(f"{run} has no complete trial yet; go on with: isonas resume {run}")
+        raise RunError(f"{run} has no complete trial yet; go on with: isonas resume {shlex.quote(str(run))}")
     front = front_of(complete, objectives)
     if select in ("best", "front"):
         return front if select == "front" else front[:1]
@@ -230,7 +231,7 @@ def selected_trials(run: Path, select: str, objectives: tuple[str, ...]) -> list
     if not found:
         raise UsageError(
             f"--select {select!r} names no complete trial of {run}; give best, front, a number from "
-            f"`isonas front {run}`, or a genome of it."
+            f"`isonas front {shlex.quote(str(run))}`, or a genome of it."
         )
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -10,13 +9,13 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from isonas.errors import IsonasError, LogError, TrainingError
+from isonas.errors import IsonasError, TrainingError
 from isonas.evaluation import TrainingState, trial_seed
 from isonas.genome import stem_block
 from isonas.search.engines import Engine, Outcome
 from isonas.search.halving import judge, rungs_of
 from isonas.search.log import COMPLETE, FAILED, RUNNING, STOPPED, Trial
-from isonas.search.samplers import propose
+from isonas.search.samplers import Proposal, propose
 from isonas.search.study import Study
 from isonas.training.proxy_input import proxy_input
 
@@ -25,10 +24,13 @@ ALIKE_FAILURES = 3
 
 @dataclass(frozen=True)
 class Step:
-    """A trial's row as it now stands, to be logged, and the network it trained, if it has just ended."""
+    """A trial's row as it now stands, to be logged, and the network it trained, if it has just ended.
+
+    `note` is a sentence for the user, where there is something to say."""
 
     trial: Trial
     state: TrainingState | None = None
+    note: str | None = None
 
 
 def drive(
@@ -41,9 +43,9 @@ def drive(
     """Bring a study to `trials` trials, yielding each row before anything is built on it.
 
     `logged` trials that ended are kept; those that were running, and the numbers that are missing, are
-    asked again under their numbers. No trial starts after `deadline` (of `time.monotonic`). Raises
-    LogError where asking again gives another genome than was logged, TrainingError where the first
-    trials all fail alike.
+    asked again under their numbers. Where that gives another genome than was logged, the logged one is
+    kept. No trial starts after `deadline` (of `time.monotonic`). Raises LogError where the log holds a
+    genome that is not feasible here, TrainingError where the first trials all fail alike.
     """
     known = dict(logged)
     rungs = rungs_of(study.inputs.epochs, early_stopping=study.inputs.early_stopping)
@@ -54,9 +56,10 @@ def drive(
         while len(flying) < engine.workers and time.monotonic() < deadline:
             if (number := next(numbers, None)) is None:
                 break
-            if (asked := _ask(study, known, number, flying)) is None:
+            if (step := _ask(study, known, number, flying)) is None:
                 break
-            yield Step(asked)
+            yield step
+            asked = step.trial
             known[number] = asked
             flying.add(number)
             engine.submit(number, asked.genome, asked.seed, 0, _after(asked.epochs, rungs), None)
@@ -84,8 +87,8 @@ def drive(
         _stop_if_hopeless(known)
 
 
-def _ask(study: Study, known: Mapping[int, Trial], number: int, flying: set[int]) -> Trial | None:
-    """The row of the next trial; None where every feasible genome is taken."""
+def _ask(study: Study, known: Mapping[int, Trial], number: int, flying: set[int]) -> Step | None:
+    """The next trial, as asked; None where every feasible genome is taken."""
     before = known.get(number)
     pending = set(before.pending if before is not None else ()) | {n for n in flying if n < number}
     history = [known[n] for n in range(number) if n in known]
@@ -99,15 +102,20 @@ def _ask(study: Study, known: Mapping[int, Trial], number: int, flying: set[int]
         # Only where the log is not what this seed would have given; no genome is trained twice.
         taken[later] = True
         proposal = propose(study, number, finished, waiting, taken)
+    note = None
+    if before is not None:
+        logged = int(study.feasible.rows([before.genome])[0])
+        if proposal is None or proposal.index != logged:
+            # What it was asked on is not all in the log any more, or another version asks otherwise.
+            note = (
+                f"trial {number} keeps {before.genome}, which is in the log, though another genome would be "
+                "proposed now."
+            )
+            proposal = Proposal(logged, before.optuna_state)
     if proposal is None:
         return None
     index = proposal.index
     genome = study.feasible.columns.genome(index)
-    if before is not None and before.genome != genome:
-        raise LogError(
-            f"trial {number} was {before.genome} and would now be {genome}; the log or the versions of "
-            "isonas and Optuna have changed, so start a new run."
-        )
     inputs = study.inputs
     side = proxy_input(genome.internal_resolution, inputs.source_side, inputs.input)
     asked = Trial(
@@ -121,15 +129,14 @@ def _ask(study: Study, known: Mapping[int, Trial], number: int, flying: set[int]
         proxy_input=side,
         proxy_k=stem_block(genome, side),
         seed=trial_seed(inputs.seed, genome),
-        worker=platform.node(),
         started_at=_now(),
         optuna_state=proposal.optuna_state,
         pending=tuple(sorted(trial.number for trial in waiting)),
     )
     if before is None:
-        return asked
+        return Step(asked)
     # Rungs that a killed search had passed are not judged again: others were judged by them since.
-    return replace(
+    asked = replace(
         asked,
         epochs=before.epochs,
         curve_epochs=before.curve_epochs,
@@ -139,6 +146,7 @@ def _ask(study: Study, known: Mapping[int, Trial], number: int, flying: set[int]
         error_se=before.error_se,
         loss=before.loss,
     )
+    return Step(asked, note=note)
 
 
 def _trained(trial: Trial, outcome: Outcome) -> Trial:
@@ -160,6 +168,7 @@ def _trained(trial: Trial, outcome: Outcome) -> Trial:
         epochs=last.epoch,
         train_seconds=seconds,
         micro_batch=last.micro_batch,
+        worker=last.worker,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def prune_weights(run: Path, front: set[int]) -> None:
 def _unwritable(run: Path, error: OSError) -> LogError:
     return LogError(
         f"{run / 'weights'} cannot be written ({error.strerror}); the trials are safe, so mend that and "
-        f"continue with isonas resume {run} and the --trials you gave."
+        f"continue with: isonas resume {shlex.quote(str(run))}"
     )
 
 

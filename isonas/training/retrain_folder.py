@@ -251,7 +251,8 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise LogError(
-            f"{folder} cannot be written ({error.strerror or error}); mend that and give the same command again."
+            f"{folder} cannot be written ({error.strerror or error}); mend that and give the same command "
+            "again."
         ) from None
 
 
