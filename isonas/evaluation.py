@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +21,8 @@ class EpochResult:
 
     `error` is 1 − top-1 on the validation images, `error_se` its binomial standard error, `loss` the
     mean training loss of the epoch, `seconds` its time by the clock, validation included.
-    `micro_batch` is the most images that went through the network at a time.
+    `micro_batch` is the most images that went through the network at a time. `worker` is where it was
+    trained, `host/process`: a result is made by the process that trains.
     """
 
     epoch: int
@@ -28,6 +31,7 @@ class EpochResult:
     loss: float
     seconds: float = field(default=0.0, compare=False)
     micro_batch: int | None = None
+    worker: str = field(default_factory=lambda: f"{platform.node()}/{os.getpid()}", compare=False)
 
 
 class TrainingState(Protocol):

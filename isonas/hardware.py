@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from isonas import cost
 from isonas.cost import Deployment, DType, MemoryModel
 from isonas.errors import BudgetError
+from isonas.paths import read_yaml
 from isonas.space import CHUNK, Bools, Columns, Ints
 
 _UNITS = {"B": 1, "KiB": 1024, "MiB": 1024**2, "kB": 1000, "MB": 1000**2}
@@ -193,7 +193,7 @@ def budget_of(
 @cache
 def boards() -> dict[str, Board]:
     """The boards of boards.yaml by name."""
-    document = yaml.safe_load(Path(__file__).with_name("boards.yaml").read_text(encoding="utf-8"))
+    document = read_yaml(Path(__file__).with_name("boards.yaml"))
     runtimes: dict[str, Any] = document["runtimes"]
     return {
         name: Board(

@@ -18,6 +18,7 @@ import yaml
 
 from isonas.errors import GenomeError, SpaceError
 from isonas.genome import DEFAULTS, GENES, RANGES, Genome, Stem, parse_se_ratio, parse_stem
+from isonas.paths import read_yaml, user_path
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -261,18 +262,16 @@ def load_space(name_or_path: str) -> SearchSpace:
     Raises SpaceError where there is neither, or the file is not a search space.
     """
     shipped = {path.stem: path for path in spaces_folder().glob("*.yaml")}
-    path = shipped.get(name_or_path, Path(name_or_path))
+    path = shipped.get(name_or_path, user_path(name_or_path))
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        document = read_yaml(path)
+    except OSError as error:
         near = difflib.get_close_matches(name_or_path, shipped, n=1, cutoff=0.6)
         raise SpaceError(
-            f"no search space {name_or_path!r} ({getattr(error, 'strerror', None) or error}); "
+            f"no search space {name_or_path!r} ({error.strerror}); "
             + (f"did you mean {near[0]}? " if near else "")
             + f"Give one of {', '.join(sorted(shipped))}, or the path of a YAML file."
         ) from None
-    try:
-        document = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""

@@ -12,7 +12,7 @@ import isonas
 
 PACKAGE = Path(isonas.__file__).parent
 LAYERS = [
-    {"errors", "atomic"},
+    {"errors", "atomic", "paths"},
     {"genome"},
     {"space"},
     {"cost", "pareto"},
@@ -29,8 +29,8 @@ LAYERS = [
     {"__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
-WITHOUT_TORCH = {"errors", "atomic", "genome", "space", "cost", "pareto", "layers", "hardware", "objectives",
-                 "evaluation", "search", "report"}  # fmt: skip
+WITHOUT_TORCH = {"errors", "atomic", "paths", "genome", "space", "cost", "pareto", "layers", "hardware",
+                 "objectives", "evaluation", "search", "report"}  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:

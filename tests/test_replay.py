@@ -296,5 +296,5 @@ def test_a_torn_table_is_one_sentence(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(LogError, match="no table that isonas bench record wrote"):
         read_arena(path)
-    with pytest.raises(LogError, match="is not there"):
+    with pytest.raises(UsageError, match="is not there"):
         read_arena(tmp_path / "none.parquet")

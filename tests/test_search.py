@@ -39,8 +39,9 @@ OBJECTIVES = [
 
 
 def same(trials: list[Trial]) -> list[Trial]:
-    """Trials without what the clock decides."""
-    return [replace(trial, started_at="", finished_at=None, train_seconds=None) for trial in trials]
+    """Trials without what the clock and the process decide."""
+    untimed = {"started_at": "", "finished_at": None, "train_seconds": None, "worker": ""}
+    return [replace(trial, **untimed) for trial in trials]
 
 
 def run_all(study: Study, run: Path, trials: int) -> list[Trial]:
@@ -343,12 +344,48 @@ def test_no_trial_starts_after_the_deadline(tmp_path: Path) -> None:
     assert recorder.asked == []
 
 
-def test_a_log_of_another_search_is_noticed(tmp_path: Path) -> None:
+def test_the_log_wins_over_the_sampler(tmp_path: Path) -> None:
+    """A trial that was running keeps its genome, whatever would be proposed for its number now."""
     study = new_study(tmp_path / "run", sampler="random")
     other = run_all(new_study(tmp_path / "other", sampler="random", seed=9), tmp_path / "other", 1)
     write_trial(tmp_path / "run", replace(other[0], state=RUNNING))
-    with pytest.raises(LogError, match=r"trial 0 was .* and would now be"):
+    said: list[str] = []
+    list(search(study, tmp_path / "run", Inline(Recorder()), 3, say=said.append))
+    trials = read_trials(tmp_path / "run")[0]
+    assert trials[0].genome == other[0].genome
+    assert len({trial.genome for trial in trials}) == 3
+    assert [f"trial 0 keeps {other[0].genome}" in sentence for sentence in said] == [True]
+
+
+def test_a_genome_that_is_not_feasible_here_is_no_trial_of_this_search(tmp_path: Path) -> None:
+    study = new_study(tmp_path / "run", sampler="random")
+    trial = run_all(study, tmp_path / "run", 1)[0]
+    write_trial(tmp_path / "run", replace(trial, genome=Genome(), state=RUNNING))
+    with pytest.raises(LogError, match="not in the run's feasible set"):
         list(search(study, tmp_path / "run", Inline(Recorder()), 3))
+
+
+@pytest.mark.parametrize("sampler", ["ehvi", "tpe", "random"])
+def test_a_torn_part_of_a_run_with_workers_is_resumed(sampler: str, tmp_path: Path) -> None:
+    """The lost number is asked anew, what was running keeps its genome, what had ended its row."""
+    run, total = tmp_path / "run", 24
+    study = new_study(run, sampler=sampler)
+    trials = search(study, run, Scattered(Recorder(), 1), total)
+    for _ in range(12):
+        next(trials)
+    trials.close()  # type: ignore[attr-defined]
+    before = {trial.number: trial for trial in read_trials(run)[0]}
+    lost = next(number for number in (8, 9, 10, 7) if before[number].state == COMPLETE)
+    (run / "trials" / f"{lost}.parquet").unlink()
+    said: list[str] = []
+    list(search(study, run, Scattered(Recorder(), 2), total, say=said.append))
+    after = {trial.number: trial for trial in read_trials(run)[0]}
+    assert sorted(after) == list(range(total))
+    assert len({trial.genome for trial in after.values()}) == total
+    for number in before.keys() - {lost}:
+        assert after[number].genome == before[number].genome
+        assert before[number].state == RUNNING or after[number] == before[number]
+    assert f"the log has lost trial {lost}, asked anew under the same number." in said
 
 
 def test_the_study_file_is_read_back(tmp_path: Path) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
 
 from isonas.cli.bench_proxy import proxy
 from isonas.cli.options import (
+    UserPath,
     budget_from,
     budget_options,
     cache_option,
@@ -127,7 +127,7 @@ def proposals(space: str, sampler: str, trials: str, as_json: bool) -> None:
 @deployment_options
 @click.option(
     "--table",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=UserPath(dir_okay=False),
     required=True,
     help="The Parquet file to write; trainings that it holds already are kept.",
 )
@@ -205,7 +205,7 @@ def record(**options: Any) -> None:
 
 
 @bench.command("samplers", short_help="Replay samplers on a recorded table and compare them.")
-@click.argument("table", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("table", type=UserPath(dir_okay=False))
 @click.option(
     "--sampler",
     "samplers",
@@ -251,7 +251,7 @@ def record(**options: Any) -> None:
 )
 @click.option(
     "--log",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=UserPath(exists=True, file_okay=False),
     help="Log every replay as a search is logged, in a temporary folder inside this one, to time that too.",
 )
 @click.option(
@@ -263,7 +263,7 @@ def record(**options: Any) -> None:
 )
 @click.option(
     "--plot",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=UserPath(dir_okay=False),
     help="Draw hypervolume against trials and seconds into this .svg or .png.",
 )
 @json_option

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isonas.cli.options import cache_option, image_options, json_option, machine_options
+from isonas.cli.options import UserPath, cache_option, image_options, json_option, machine_options
 from isonas.cli.resolve import cache_folder
 from isonas.errors import UsageError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=UserPath())
 @click.option(
     "--data",
     required=True,

@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isonas.cli.options import EPOCH_IMAGES, cache_option, image_options, json_option, machine_options
+from isonas.cli.options import (
+    EPOCH_IMAGES,
+    UserPath,
+    cache_option,
+    image_options,
+    json_option,
+    machine_options,
+)
 from isonas.cli.resolve import selected_trials
-from isonas.errors import ExportError, UsageError
+from isonas.errors import UsageError
+from isonas.paths import user_path
 
 if TYPE_CHECKING:
     from isonas.export.origin import Origin
@@ -54,7 +62,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Of a training. Default: the run's, else 0.")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     help="Folder to make. Default: export/<genome> in the run, or here.",
 )
 @image_options("the deployment input")
@@ -82,7 +90,7 @@ def export(what: str, as_json: bool, **options: Any) -> None:  # fmt: skip
             if options[name] not in (None, "auto"):
                 typed = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{typed} is for a training; give --epochs N with it.")
-    run = Path(what)
+    run = user_path(what)
     if run.is_file() or (run / "retrain.json").is_file():
         exports = [_of_checkpoint(run, options)]
     elif run.is_dir():
@@ -93,7 +101,7 @@ def export(what: str, as_json: bool, **options: Any) -> None:  # fmt: skip
         raise UsageError(f"{what!r} is neither a run, nor a genome (isonet_…), nor retrained weights.")
     taken = [folder for _, _, folder in exports if folder.exists()]
     if len(taken) == len(exports):
-        raise ExportError(f"{taken[0]} exists; remove it, or give another folder with --output DIR.")
+        raise UsageError(f"{taken[0]} exists; remove it, or give another folder with --output DIR.")
     for folder in taken:
         click.echo(f"{folder} exists and is left as it is", err=True)
     manifests = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isonas.cli.options import cache_option, json_option
+from isonas.cli.options import UserPath, cache_option, json_option
 from isonas.cli.resolve import cache_folder, inputs_again, proxy_setting
 from isonas.errors import UsageError
 
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=UserPath())
+@click.option(
+    "--mixed",
+    is_flag=True,
+    help="Put runs side by side though their genomes were not trained alike (epochs, batch, seed, …).",
+)
 @click.option("--csv", "as_csv", is_flag=True, help="Print the front as CSV.")
 @click.option(
     "--with",
@@ -41,8 +46,8 @@ if TYPE_CHECKING:
 @click.option("--data", help="Where the run's images lie now, if they have moved; for --train.")
 @cache_option
 @json_option
-def front(runs: tuple[Path, ...], as_csv: bool, as_json: bool, **options: Any) -> None:
-    """Print the Pareto front of one run, or the common front of several.
+def front(runs: tuple[Path, ...], as_csv: bool, as_json: bool, mixed: bool, **options: Any) -> None:
+    """Print the Pareto front of one run, or the common front of several whose genomes were trained alike.
 
     \b
     Example:
@@ -55,7 +60,7 @@ def front(runs: tuple[Path, ...], as_csv: bool, as_json: bool, **options: Any) -
 
     if as_csv and as_json:
         raise UsageError("--csv and --json ask for two documents; give one of them.")
-    found = read_front(runs)
+    found = read_front(runs, mixed=mixed)
     for message in found.unreadable:
         click.echo(f"isonas: {message}; it is left out here.", err=True)
     names = list(dict.fromkeys(options["names"]))

@@ -12,8 +12,20 @@ from isonas.cost import DType, MemoryModel
 from isonas.data.preprocessing import Fit
 from isonas.errors import BudgetError
 from isonas.hardware import Budget, boards, budget_of, parse_bytes, parse_count
+from isonas.paths import user_path
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class UserPath(click.Path):
+    """A path as a `Path`, `~` expanded where no shell saw it, as in --run=~/x."""
+
+    def __init__(self, **checks: bool) -> None:
+        super().__init__(path_type=Path, **checks)  # type: ignore[arg-type]
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path that was typed."""
+        return super().convert(user_path(value), param, ctx)
 
 
 class Size(click.ParamType[int]):
@@ -111,7 +123,7 @@ data_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 cache_option = click.option(
     "--cache",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=UserPath(file_okay=False),
     help="Folder for decoded images. Default: the user's cache folder.",
 )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isonas.cli.options import cache_option, image_options, json_option, machine_options
+from isonas.cli.options import UserPath, cache_option, image_options, json_option, machine_options
 from isonas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ SCALES = ("smoke", "small", "full")
 )
 @click.option(
     "--run",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=UserPath(file_okay=False),
     help="Folder of the results. Default: runs/paper-<id>-<scale>.",
 )
 @click.option("--seeds", type=click.IntRange(1, 1000), help="Fresh starts of every network, in all.")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isonas.cli.options import BUDGET_OPTIONS, budget_from
 from isonas.errors import IsonasError, LogError, RunError, UsageError
+from isonas.paths import user_path
 
 if TYPE_CHECKING:
     from isonas.data.dataset import Dataset
@@ -244,7 +247,7 @@ def selected_trials(run: Path, select: str, objectives: tuple[str, ...]) -> list
 
     complete = [trial for trial in read_trials(run)[0] if trial.state == COMPLETE]
     if not complete:
-        raise LogError(f"{run} has no complete trial yet; go on with: isonas resume {run}")
+        raise RunError(f"{run} has no complete trial yet; go on with: isonas resume {shlex.quote(str(run))}")
     front = front_of(complete, objectives)
     if select in ("best", "front"):
         return front if select == "front" else front[:1]
@@ -252,7 +255,7 @@ def selected_trials(run: Path, select: str, objectives: tuple[str, ...]) -> list
     if not found:
         raise UsageError(
             f"--select {select!r} names no complete trial of {run}; give best, front, a number from "
-            f"`isonas front {run}`, or a genome of it."
+            f"`isonas front {shlex.quote(str(run))}`, or a genome of it."
         )
     return found
 
@@ -286,7 +289,8 @@ def latest_run(space: str, data: str) -> Path:
 
 def _numbered_runs(space: str, data: str) -> tuple[str, dict[int, Path]]:
     kind, _, path = data.partition(":")
-    name = Path(path).resolve().name.split(".")[0] if path else kind
+    name = user_path(path).resolve().name.split(".")[0] if path else kind
     stem = f"{Path(space).stem}-{re.sub(r'[^A-Za-z0-9_-]+', '-', name) or kind}"
-    numbered = {folder.name.removeprefix(f"{stem}-"): folder for folder in Path("runs").glob(f"{stem}-*")}
+    alike = Path("runs").glob(f"{glob.escape(stem)}-*")
+    numbered = {folder.name.removeprefix(f"{stem}-"): folder for folder in alike}
     return stem, {int(number): folder for number, folder in numbered.items() if number.isdecimal()}

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isonas.cli.options import cache_option, image_options, json_option
+from isonas.cli.options import UserPath, cache_option, image_options, json_option
 from isonas.cli.resolve import selected_trials
 from isonas.cli.retrain_inputs import Job, proxy_weights, resolved
 from isonas.errors import IsonasError, MemoryExhausted, TrainingError, UsageError
+from isonas.paths import user_path
 
 if TYPE_CHECKING:
     from isonas.data.dataset import Dataset, Images
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 @click.option(
     "--run",
     "folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=UserPath(file_okay=False),
     help="Folder to train in. Default: retrain/<genome> in the run, or here.",
 )
 @cache_option
@@ -122,7 +123,7 @@ def _jobs(what: str, options: dict[str, Any]) -> list[Job]:
     from isonas.genome import parse_genome
     from isonas.search.inputs import read_run
 
-    run, base = Path(what), options["folder"]
+    run, base = user_path(what), options["folder"]
     if run.is_dir():
         inputs, reference, _ = read_run(run)
         select = options["select"] or "best"
@@ -134,7 +135,7 @@ def _jobs(what: str, options: dict[str, Any]) -> list[Job]:
             folder = base if alone else (base or run / "retrain") / name
             # By name: the best may be another one by then.
             chosen = "front" if select == "front" else name
-            again = f"isonas retrain {shlex.quote(what)} --select {chosen}"
+            again = f"isonas retrain {shlex.quote(str(run))} --select {chosen}"
             jobs.append(Job(trial.genome, folder, again + _typed(base), run, trial, inputs))
         return jobs
     if not what.startswith("isonet_"):

@@ -131,6 +131,8 @@ def _new(
 
     recipe = _over(load_recipe(options["recipe"] or "adamw"), options)
     seed = options["seed"] if options["seed"] is not None else (job.inputs.seed if job.inputs else 0)
+    if options["batch_size"] is None:
+        recipe = _fitted(recipe, data, job.inputs.seed if job.inputs else seed, processes)
     threads = options["threads"] or max(usable_cores() // processes_here(), 1)
     machine = probe_machine(options["device"] or "auto", threads, options["precision"] or "auto")
     return Retraining(
@@ -154,6 +156,22 @@ def _new(
         proxy_error=job.trial.error if job.trial else None,
         warm_start=bool(options["warm_start"]),
     )
+
+
+def _fitted(recipe: FullRecipe, data: Dataset, split_seed: int, processes: Processes) -> FullRecipe:
+    """The recipe, its batch halved until the training images hold one, which is told."""
+    from isonas.data.dataset import split_validation
+
+    images, batch = len(split_validation(data.train.labels, split_seed)[0]), recipe.batch_size
+    while batch > images and batch % 4 == 0:
+        batch //= 2
+    if batch != recipe.batch_size and not processes.rank:
+        click.echo(
+            f"isonas: a batch is {batch} images, not the recipe's {recipe.batch_size}: there are {images} "
+            "training images.",
+            err=True,
+        )
+    return replace(recipe, batch_size=batch)
 
 
 def _micro_batch(genome: Genome, recipe: FullRecipe, machine: Machine, processes: Processes) -> int:

@@ -52,8 +52,9 @@ def parquet(path: str, cache: Path, say: Say, side: int | None = None, fit: Fit 
     that is there is held back; without such names all are for training. `PATH?label=NAME&image=NAME`
     chooses the columns; otherwise the metadata, usual names and types do. Decoded once, in parallel, into
     the `cache` folder, to squares of `side` pixels where it is given (see `squares_for`); rows without
-    one label or without an image are left out and counted. What was understood is told to `say`. Raises UsageError where there is no such path, DataError where a file is
-    not Parquet, where it cannot be told what its columns are, or where most of its images cannot be read.
+    one label or without an image are left out and counted. What was understood is told to `say`. Raises
+    UsageError where there is no such path, DataError where a file is not Parquet, where it cannot be told
+    what its columns are, or where most of its images cannot be read.
     """
     place, asked = with_options(path, {"label": "NAME", "image": "NAME"})
     train, held_back = split_files(files_at(place), place, say)
@@ -111,7 +112,8 @@ def _open(file: Path) -> pq.ParquetFile:
             pointer = is_pointer(stream.read(64))
         if pointer:
             raise DataError(f"{file} is a Git LFS pointer, not the file; {FETCH}.")
-        return pq.ParquetFile(file)
+        # Arrow would take a leading ~ for the home folder, where Python does not.
+        return pq.ParquetFile(file.absolute())
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise DataError(f"{file} cannot be read as Parquet: {reason}; replace the file.") from None

@@ -15,6 +15,7 @@ from isonas.data.preprocessing import Fit
 from isonas.data.source_text import printable
 from isonas.data.synthetic import synthetic
 from isonas.errors import UsageError
+from isonas.paths import user_path
 
 EMBEDDED = {"digits": digits, "synthetic": synthetic}
 ENCODED = {"parquet": parquet, "folder": folder}
@@ -28,12 +29,12 @@ def open_dataset(
 
     Encoded images are fitted to squares, of `side` pixels where it is given (see `squares_for`); sources
     that are squares of pixels already stay as they are. What was understood of files and what was left
-    out of them is told on stderr where `tell`. Raises UsageError for an unknown source or a path that is
-    not there, DataError for images that cannot be read.
+    out of them is told on stderr where `tell`. A leading `~` of either path is the home folder. Raises
+    UsageError for an unknown source or a path that is not there, DataError for images that cannot be read.
     """
     kind, colon, path = source.partition(":")
     if source == "clutter":
-        return clutter(cache)
+        return clutter(user_path(cache))
     if not colon and kind in EMBEDDED:
         return EMBEDDED[kind]()
     if kind in (*ENCODED, "imagenet32") and path:
@@ -46,7 +47,8 @@ def open_dataset(
             if tell:
                 print(f"isonas: {source}: {sentence}", file=sys.stderr, flush=True)
 
+        place, kept = str(user_path(path)), user_path(cache)
         if kind == "imagenet32":
-            return imagenet32(path, cache, say)
-        return ENCODED[kind](path, cache, say, side, fit)
+            return imagenet32(place, kept, say)
+        return ENCODED[kind](place, kept, say, side, fit)
     raise UsageError(f"--data {source!r} is unknown; give {', '.join(SOURCES)}.")

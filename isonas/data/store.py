@@ -19,6 +19,7 @@ import numpy.typing as npt
 from isonas.atomic import PART_SUFFIX, write_atomically
 from isonas.data.dataset import Images, Labels, Pixels
 from isonas.errors import DataError
+from isonas.paths import user_path
 
 Array = npt.NDArray[Any]
 Chunks = Iterable[tuple[Pixels, Labels]]
@@ -31,7 +32,7 @@ _TOLD_EVERY = 10_000
 def default_cache() -> Path:
     """`$XDG_CACHE_HOME/isonas`, else `.cache/isonas` in the home folder (or here, without one)."""
     if "XDG_CACHE_HOME" in os.environ:
-        return Path(os.environ["XDG_CACHE_HOME"]) / "isonas"
+        return user_path(os.environ["XDG_CACHE_HOME"]) / "isonas"
     try:
         return Path.home() / ".cache" / "isonas"
     except RuntimeError:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from isonas.atomic import write_atomically
 from isonas.errors import UsageError
 from isonas.paper.findings import Interval
 
@@ -48,7 +50,8 @@ def save(draw: Callable[[Any], None], stem: Path) -> list[Path]:
             figure = Figure(figsize=(9, 4.2), layout="constrained", dpi=130)
             draw(figure)
             path = stem.with_name(f"{stem.name}.{form}")
-            figure.savefig(path, metadata={"Date": None} if form == "svg" else {"Software": None})
+            metadata = {"Date": None} if form == "svg" else {"Software": None}
+            write_atomically(path, partial(figure.savefig, format=form, metadata=metadata))
             made.append(path)
     return made
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from isonas.genome import Genome
@@ -97,7 +97,8 @@ def _filters(results: Results) -> dict[int, np.ndarray[Any, np.dtype[np.float64]
     if results.folder is None:
         return {}
     paths = {seed: weights_path(results.folder, "free", seed) for seed in results.whole_seeds(["free"])}
-    return {seed: load_file(path)[WEIGHT].double().numpy() for seed, path in paths.items() if path.exists()}
+    there = {seed: path for seed, path in paths.items() if path.exists()}
+    return {seed: load(path.read_bytes())[WEIGHT].double().numpy() for seed, path in there.items()}
 
 
 def _draw(figure: Any, shown: list[Dot], filters: dict[int, np.ndarray[Any, np.dtype[np.float64]]]) -> None:

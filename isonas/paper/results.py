@@ -175,7 +175,8 @@ def read_results(path: Path) -> tuple[Settings, list[Training]] | None:
     if not path.exists():
         return None
     try:
-        table = pq.read_table(path, partitioning=None)
+        with path.open("rb") as stream:
+            table = pq.read_table(stream)
         head = json.loads((table.schema.metadata or {})[_METADATA])
         if head["version"] > _VERSION:
             raise LogError(f"{path} is of version {head['version']}; use the isonas that wrote it.")

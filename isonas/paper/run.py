@@ -17,7 +17,7 @@ from typing import Any
 
 import filelock
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from isonas.atomic import write_atomically
@@ -42,7 +42,7 @@ from isonas.training.deployed import Upsampled
 from isonas.training.examples import on_device
 from isonas.training.loop import Checkpoint, prepare, train, training_errors
 from isonas.training.machine import Machine
-from isonas.training.retrain_folder import writing
+from isonas.training.retrain_folder import write_document, writing
 
 _UNFINISHED = "unfinished.pt"
 _SAVED_EVERY_SECONDS = 60.0
@@ -128,7 +128,7 @@ def _recorded(folder: Path, settings: Settings) -> list[Training]:
 def _trained(folder: Path, plan: Plan, cell: Cell, seed: int, counts: dict[str, Counts]) -> Training:
     """One cell trained from one seed, or from where it was left; `counts` are those known by cell."""
     machine, part = plan.machine, plan.part
-    weights = load_file(weights_path(folder, cell.after, seed)) if cell.after else {}
+    weights = load(weights_path(folder, cell.after, seed).read_bytes()) if cell.after else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = cell.build(len(part.class_names), weights)
@@ -187,7 +187,8 @@ def _left(folder: Path, cell: Cell, seed: int) -> tuple[list[EpochResult], Check
     if not path.exists():
         return [], None
     try:
-        left: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        with path.open("rb") as stream:
+            left: dict[str, Any] = torch.load(stream, weights_only=True, map_location="cpu")
         if (left["cell"], left["seed"]) != (cell.name, seed):
             return [], None
         curve = [EpochResult(**result) for result in left["curve"]]
@@ -207,7 +208,7 @@ def _leave(folder: Path, cell: Cell, seed: int, curve: list[EpochResult], after:
         "optimizer": after.optimizer,
     }
     with writing(folder):
-        write_atomically(folder / _UNFINISHED, lambda stream: torch.save(document, stream))
+        write_document(folder / _UNFINISHED, document)
 
 
 def _keep(path: Path, network: nn.Module) -> None:

@@ -14,10 +14,20 @@ from rich.table import Table
 from isonas.errors import RunError
 from isonas.hardware import format_bytes
 from isonas.objectives import Reference, front_of
-from isonas.search.inputs import Inputs, read_run
+from isonas.search.inputs import Inputs, incomparable, read_run
 from isonas.search.log import COMPLETE, RUNNING, Trial, read_trials
 
-COLUMNS = ("genome", "error", "error_se", "peak_bytes", "madds", "params", "weight_bytes", "trial")
+COLUMNS = (
+    "genome",
+    "error",
+    "error_se",
+    "trainings",
+    "peak_bytes",
+    "madds",
+    "params",
+    "weight_bytes",
+    "trial",
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,8 @@ class Front:
     """The non-dominated complete trials of runs, lowest error first, and their hypervolume.
 
     `several` tells that more than one run was asked for: then every row names its run. `ended` counts
-    the trials of all runs that ended, `wanted` those they were last asked for.
+    the trials of all runs that ended, `wanted` those they were last asked for, `repeats` the trainings
+    that front members were last to have. `mixed` names the inputs of the trainings in which runs differ.
     """
 
     inputs: Inputs
@@ -57,30 +68,36 @@ class Front:
     unreadable: tuple[str, ...]
     ended: int
     wanted: int
+    repeats: int = 1
+    mixed: tuple[str, ...] = ()
 
 
-def read_front(runs: Sequence[Path]) -> Front:
+def read_front(runs: Sequence[Path], *, mixed: bool = False) -> Front:
     """The common front of runs, in the first one's reference box.
 
-    Raises RunError where a folder is no run, or where runs are not comparable.
+    Raises RunError where a folder is no run, where runs have no common front, or, unless `mixed`, where
+    their genomes were not trained alike.
     """
     distinct = list({run.resolve(): run for run in runs}.values())
     inputs, reference, _ = read_run(distinct[0])
     members: list[Member] = []
     unreadable: list[str] = []
     ended = wanted = 0
+    differing: list[str] = []
     for run in distinct:
         other = inputs if run == distinct[0] else read_run(run)[0]
-        for key in ("objectives", "input", "classes", "data_fingerprint"):
-            if getattr(other, key) != getattr(inputs, key):
-                raise RunError(
-                    f"{run} and {distinct[0]} differ in {key}, so they have no common front; ask for each."
-                )
-        for key in ("memory_model", "dtype"):
-            if getattr(other.budget, key) != getattr(inputs.budget, key):
-                raise RunError(
-                    f"{run} and {distinct[0]} differ in {key}, so they have no common front; ask for each."
-                )
+        of_costs, of_errors = incomparable(inputs, other)
+        if of_costs:
+            raise RunError(
+                f"{run} and {distinct[0]} differ in {', '.join(of_costs)}, so they have no common front; ask "
+                "for each."
+            )
+        if of_errors and not mixed:
+            raise RunError(
+                f"{run} and {distinct[0]} differ in {', '.join(of_errors)}, so their errors are not of like "
+                "trainings; ask for each, or give --mixed to see them side by side all the same."
+            )
+        differing += of_errors
         trials, torn = read_trials(run)
         unreadable += torn
         ended += sum(trial.state != RUNNING for trial in trials)
@@ -97,6 +114,8 @@ def read_front(runs: Sequence[Path]) -> Front:
         tuple(unreadable),
         ended,
         wanted,
+        inputs.repeats,
+        tuple(dict.fromkeys(differing)),
     )
 
 
@@ -109,6 +128,7 @@ def front_document(front: Front) -> dict[str, Any]:
         "hypervolume": front.hypervolume,
         "memory_model": str(front.inputs.budget.memory_model),
         "dtype": str(front.inputs.budget.dtype),
+        **({"mixed": list(front.mixed)} if front.several else {}),
         "front": [_row(front, member) for member in front.members],
     }
 
@@ -121,7 +141,9 @@ def front_csv(front: Front, baselines: Sequence[Baseline] = ()) -> str:
     writer.writeheader()
     writer.writerows(_row(front, member) for member in front.members)
     for baseline in baselines:
-        known = {name: getattr(baseline, name) for name in COLUMNS if name not in ("genome", "trial")}
+        known = {
+            name: getattr(baseline, name) for name in COLUMNS if name not in ("genome", "trainings", "trial")
+        }
         writer.writerow({"genome": baseline.network, **known})
     return text.getvalue()
 
@@ -134,6 +156,7 @@ def front_table(front: Front) -> Table:
         "genome",
         "error",
         "± se",
+        "trainings",
         f"peak ({budget.memory_model}, {budget.dtype})",
         "MAdds",
     ):
@@ -146,6 +169,7 @@ def front_table(front: Front) -> Table:
             str(trial.genome),
             f"{trial.error:.3f}",
             f"{trial.error_se:.3f}",
+            str(trial.trainings),
             format_bytes(trial.peak_bytes),
             format_count(trial.madds),
             format_count(trial.params),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -41,15 +42,21 @@ def follow(study: Study, done: Iterable[Trial], ending: Iterable[Trial], total: 
     return len(trials)
 
 
-def follow_repeats(again: Iterable[Trial]) -> None:
-    """Draw a line on the standard error for each front member that is trained again."""
+def follow_repeats(again: Iterable[tuple[Trial, str | None]]) -> list[str]:
+    """Draw a line on the standard error for each front member that is trained again; returns the reasons
+    of those trainings that failed."""
     lines = console(stderr=True)
-    for trial in again:
-        trainings = 1 + len(trial.repeat_errors)
+    reasons = []
+    for trial, reason in again:
+        if reason is not None:
+            reasons.append(reason)
+            lines.print(f"trial {trial.number} again: {trial.genome} failed: {reason}")
+            continue
         lines.print(
             f"trial {trial.number} again: {trial.genome} error {trial.repeat_errors[-1]:.3f}, "
-            f"{trial.error:.3f} ± {trial.error_se:.3f} over {trainings} trainings"
+            f"{trial.error:.3f} ± {trial.error_se:.3f} over {trial.trainings} trainings"
         )
+    return reasons
 
 
 def _duration(seconds: float) -> str:
@@ -67,6 +74,14 @@ def print_front(front: Front) -> None:
     out.print(f"\n{len(front.members)} on the front; hypervolume {front.hypervolume:.4f} of ({axes}).")
     if front.ended < front.wanted:
         out.print(f"{front.ended} of {front.wanted} trials have ended.")
+    fewer = sum(member.trial.trainings < front.repeats for member in front.members)
+    if fewer:
+        out.print(
+            f"{fewer} of {len(front.members)} errors average fewer trainings than --repeats "
+            f"{front.repeats} asked for."
+        )
+    if front.mixed:
+        out.print(f"The runs differ in {', '.join(front.mixed)}: their errors are not of like trainings.")
     chance = front.reference.point[front.reference.objectives.index("error")]
     if (front.members[0].trial.error or 0.0) >= chance:
         out.print(f"None is better than a guess (error {chance:.3f}): train longer, with more --epochs.")
@@ -83,13 +98,13 @@ def print_next(run: Path, front: Front) -> None:
     """The commands to type after a search."""
     if not front.members:
         return
-    best = front.members[0].trial
+    best, folder = front.members[0].trial, shlex.quote(str(run))
     console(stderr=True).print(
         f"\nNext:\n"
-        f"  isonas export {run} --select best     the network of trial {best.number} as files\n"
-        f"  isonas retrain {run} --select best    train it in full\n"
-        f"  isonas front {run} --json             the front for programs\n"
-        f"  isonas resume {run} --trials N        search on, to N trials in all"
+        f"  isonas export {folder} --select best     the network of trial {best.number} as files\n"
+        f"  isonas retrain {folder} --select best    train it in full\n"
+        f"  isonas front {folder} --json             the front for programs\n"
+        f"  isonas resume {folder} --trials N        search on, to N trials in all"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import re
 import time
 from collections import Counter
@@ -12,13 +11,13 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from isonas.errors import IsonasError, LogError, TrainingError
+from isonas.errors import IsonasError, TrainingError
 from isonas.evaluation import TrainingState, trial_seed
 from isonas.genome import stem_block
 from isonas.search.engines import Engine, Outcome
 from isonas.search.halving import judge, rungs_of
 from isonas.search.log import COMPLETE, FAILED, RUNNING, STOPPED, Trial
-from isonas.search.samplers import propose
+from isonas.search.samplers import Proposal, propose
 from isonas.search.study import Study
 from isonas.training.proxy_input import proxy_input
 
@@ -34,10 +33,13 @@ class Hopeless(TrainingError):
 
 @dataclass(frozen=True)
 class Step:
-    """A trial's row as it now stands, to be logged, and the network it trained, if it has just ended."""
+    """A trial's row as it now stands, to be logged, and the network it trained, if it has just ended.
+
+    `note` is a sentence for the user, where there is something to say."""
 
     trial: Trial
     state: TrainingState | None = None
+    note: str | None = None
 
 
 def drive(
@@ -50,8 +52,9 @@ def drive(
     """Bring a study to `trials` trials, yielding each row before anything is built on it.
 
     `logged` trials that ended are kept; those that were running, and the numbers that are missing, are
-    asked again under their numbers. No trial starts after `deadline` (of `time.monotonic`). Raises
-    LogError where asking again gives another genome than was logged, Hopeless where trials fail alike.
+    asked again under their numbers. Where that gives another genome than was logged, the logged one is
+    kept. No trial starts after `deadline` (of `time.monotonic`). Raises LogError where the log holds a
+    genome that is not feasible here, Hopeless where trials fail alike.
     """
     known = dict(logged)
     rungs = rungs_of(study.inputs.epochs, early_stopping=study.inputs.early_stopping)
@@ -62,9 +65,10 @@ def drive(
         while len(flying) < engine.workers and time.monotonic() < deadline:
             if (number := next(numbers, None)) is None:
                 break
-            if (asked := next_trial(study, known, number, flying)) is None:
+            if (step := next_trial(study, known, number, flying)) is None:
                 break
-            yield Step(asked)
+            yield step
+            asked = step.trial
             known[number] = asked
             flying.add(number)
             engine.submit(number, asked.genome, asked.seed, 0, _after(asked.epochs, rungs), None)
@@ -93,8 +97,8 @@ def drive(
         _stop_if_hopeless(sitting)
 
 
-def next_trial(study: Study, known: Mapping[int, Trial], number: int, flying: set[int]) -> Trial | None:
-    """The row of the next trial; None where every feasible genome is taken."""
+def next_trial(study: Study, known: Mapping[int, Trial], number: int, flying: set[int]) -> Step | None:
+    """The next trial, as asked; None where every feasible genome is taken."""
     before = known.get(number)
     pending = set(before.pending if before is not None else ()) | {n for n in flying if n < number}
     history = [known[n] for n in range(number) if n in known]
@@ -108,15 +112,20 @@ def next_trial(study: Study, known: Mapping[int, Trial], number: int, flying: se
         # Only where the log is not what this seed would have given; no genome is trained twice.
         taken[later] = True
         proposal = propose(study, number, finished, waiting, taken)
+    note = None
+    if before is not None:
+        logged = int(study.feasible.rows([before.genome])[0])
+        if proposal is None or proposal.index != logged:
+            # What it was asked on is not all in the log any more, or another version asks otherwise.
+            note = (
+                f"trial {number} keeps {before.genome}, which is in the log, though another genome would be "
+                "proposed now."
+            )
+            proposal = Proposal(logged, before.optuna_state)
     if proposal is None:
         return None
     index = proposal.index
     genome = study.feasible.columns.genome(index)
-    if before is not None and before.genome != genome:
-        raise LogError(
-            f"trial {number} was {before.genome} and would now be {genome}; the log or the versions of "
-            "isonas and Optuna have changed, so start a new run."
-        )
     inputs = study.inputs
     side = proxy_input(genome.internal_resolution, inputs.source_side, inputs.input)
     asked = Trial(
@@ -130,15 +139,14 @@ def next_trial(study: Study, known: Mapping[int, Trial], number: int, flying: se
         proxy_input=side,
         proxy_k=stem_block(genome, side),
         seed=trial_seed(inputs.seed, genome),
-        worker=platform.node(),
         started_at=_now(),
         optuna_state=proposal.optuna_state,
         pending=tuple(sorted(trial.number for trial in waiting)),
     )
     if before is None:
-        return asked
+        return Step(asked)
     # Rungs that a killed search had passed are not judged again: others were judged by them since.
-    return replace(
+    asked = replace(
         asked,
         epochs=before.epochs,
         curve_epochs=before.curve_epochs,
@@ -148,6 +156,7 @@ def next_trial(study: Study, known: Mapping[int, Trial], number: int, flying: se
         error_se=before.error_se,
         loss=before.loss,
     )
+    return Step(asked, note=note)
 
 
 def _trained(trial: Trial, outcome: Outcome) -> Trial:
@@ -169,6 +178,7 @@ def _trained(trial: Trial, outcome: Outcome) -> Trial:
         epochs=last.epoch,
         train_seconds=seconds,
         micro_batch=last.micro_batch,
+        worker=last.worker,
     )
 
 

@@ -16,6 +16,7 @@ from isonas.data.preprocessing import Fit
 from isonas.errors import IsonasError, LogError, RunError
 from isonas.hardware import Budget, Overhead
 from isonas.objectives import Reference, parse_objectives
+from isonas.paths import read_yaml
 from isonas.search import SAMPLER_NAMES
 from isonas.search.log import hold
 from isonas.space import SearchSpace, parse_space, space_document
@@ -80,6 +81,24 @@ MAY_CHANGE = (
 )  # fmt: skip
 """Inputs that a resumed run may be given anew: its length, where the same images lie, who trains."""
 
+_ERRORS_ALIKE = {
+    *MAY_CHANGE,
+    "space",
+    "budget",
+    "sampler",
+    "early_stopping",
+    "device",
+    "threads",
+    "class_names",
+}
+"""Inputs on which a complete trial's error does not hang, but for noise."""
+
+_COMMON = (
+    "objectives", "input", "classes", "data_fingerprint", "budget.memory_model", "budget.dtype",
+    "budget.arena.channel", "budget.arena.operator", "budget.file.channel", "budget.file.operator",
+)  # fmt: skip
+"""Inputs without whose being equal two runs have no common front."""
+
 _SINCE_2 = {
     "early_stopping": False,
     "repeats": 1,
@@ -123,6 +142,23 @@ def create_run(run: Path, inputs: Inputs, reference: Reference) -> None:
         ) from None
 
 
+def record_changes(run: Path, recorded: Inputs, inputs: Inputs) -> None:
+    """Write into `study.yaml` what of the inputs that may change is no longer as recorded, so that a resume
+    without options goes on to what was asked for last; the caller holds the run. Raises LogError."""
+    old, new = inputs_document(recorded), inputs_document(inputs)
+    changes = {key: new[key] for key in MAY_CHANGE if new[key] != old[key]}
+    if not changes:
+        return
+    path = run / STUDY_FILE
+    try:
+        document = read_yaml(path)
+        document["inputs"].update(changes)
+        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode()
+        write_atomically(path, lambda stream: stream.write(text))
+    except OSError as error:
+        raise LogError(f"{path} cannot be written ({error.strerror}); mend that and resume.") from None
+
+
 def refuse_existing(run: Path) -> None:
     """Raise RunError where a new run's folder holds anything but what a killed start leaves behind."""
     if not run.exists():
@@ -134,16 +170,21 @@ def refuse_existing(run: Path) -> None:
     raise RunError(f"{run} exists; go on with it by --resume, or give another folder with --run DIR.")
 
 
+def require_run(run: Path) -> None:
+    """Raise RunError where a folder is no run, at a glance."""
+    if not (run / STUDY_FILE).is_file():
+        raise RunError(f"{run} is no run: it has no {STUDY_FILE}; give the folder of a search.")
+
+
 def read_run(run: Path) -> tuple[Inputs, Reference, dict[str, str]]:
     """The inputs of a run, its reference box, and the versions it was started with.
 
     Raises RunError where there is no run, LogError where its `study.yaml` cannot be used.
     """
+    require_run(run)
     path = run / STUDY_FILE
-    if not path.is_file():
-        raise RunError(f"{run} is no run: it has no {STUDY_FILE}; give the folder of a search.")
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = read_yaml(path)
         if document["version"] > _VERSION:
             raise LogError(
                 f"{path} is of version {document['version']}, this isonas reads up to {_VERSION}; use "
@@ -174,6 +215,19 @@ def changed(recorded: Inputs, given: Inputs) -> list[str]:
     return list(dict.fromkeys(_said(key, old.get(key)) for key in differing))
 
 
+def incomparable(one: Inputs, other: Inputs) -> tuple[list[str], list[str]]:
+    """The inputs in which two runs differ so that their trials do not compare.
+
+    First those that costs or the task hang on: such runs have no common front. Then those that only the
+    errors hang on: how long, on what and how genomes were trained, and on which images they were judged.
+    """
+    old, new = _flat(inputs_document(one)), _flat(inputs_document(other))
+    differing = [key for key in old if old[key] != new.get(key)]
+    of_costs = [key.removeprefix("budget.") for key in differing if key in _COMMON]
+    rest = [key for key in differing if key not in _COMMON and key.split(".")[0] not in _ERRORS_ALIKE]
+    return of_costs, rest
+
+
 def _said(key: str, recorded: object) -> str:
     if key in ("data_fingerprint", "data_side", "class_names"):
         return "data"
@@ -185,7 +239,7 @@ def _said(key: str, recorded: object) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of isonas and of the libraries that decide a search's numbers."""
-    libraries = ("torch", "optuna", "numpy", "scikit-learn", "pillow")
+    libraries = ("torch", "optuna", "numpy", "scipy", "moocore", "scikit-learn", "pillow")
     found = {name: _version(name) for name in libraries}
     return {"isonas": isonas.__version__, **found}
 

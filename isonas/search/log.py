@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -43,7 +44,8 @@ class Trial:
     to reach, with standard deviation `extrapolated_se`. `pending` are the
     numbers below its own that had no result when it was asked.
     `proxy_input` is in pixels, `proxy_k` the stem's block size there. `micro_batch` is the most images
-    that went through the network at a time in its last epoch. `reason` says why a trial failed;
+    that went through the network at a time in its last epoch,
+    `worker` where that was trained, `host/process`. `reason` says why a trial failed;
     `optuna_state` is what the sampler noted, as JSON. `started_at` and `finished_at` are ISO 8601, UTC.
     """
 
@@ -80,6 +82,11 @@ class Trial:
     def failed(self) -> bool:
         """Whether it ended without a result to learn from."""
         return self.state == FAILED
+
+    @property
+    def trainings(self) -> int:
+        """How many trainings `error` is the mean of."""
+        return 1 + len(self.repeat_errors)
 
     @property
     def own_error(self) -> float | None:
@@ -178,8 +185,8 @@ def read_trials(run: Path) -> tuple[list[Trial], list[str]]:
 
 
 @contextmanager
-def hold(run: Path) -> Iterator[list[str]]:
-    """Hold a run for writing; yields what was set aside, one sentence a file.
+def hold(run: Path) -> Iterator[None]:
+    """Hold a run for writing.
 
     Raises LogError where another process holds it, naming that process.
     """
@@ -199,12 +206,22 @@ def hold(run: Path) -> Iterator[list[str]]:
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
             for folder in ("trials", "weights"):
                 (run / folder).mkdir(exist_ok=True)
-            set_aside = _set_aside(run)
         except OSError as error:
             raise LogError(f"{run} cannot be written: {error.strerror}; mend that and resume.") from None
-        yield set_aside
+        yield
     finally:
         lock.release()
+
+
+def set_torn_aside(run: Path) -> list[str]:
+    """Rename files of the log that cannot be read, one sentence each, and drop what killed writers left.
+
+    The caller holds the run. Raises LogError.
+    """
+    try:
+        return _set_aside(run)
+    except OSError as error:
+        raise LogError(f"{run} cannot be written: {error.strerror}; mend that and resume.") from None
 
 
 def compact(run: Path, *, after: int = COMPACT_AFTER) -> None:
@@ -275,13 +292,14 @@ def _write_table(path: Path, trials: list[Trial]) -> None:
         run = path.parent.parent if path.parent.name == "trials" else path.parent
         raise LogError(
             f"{path} cannot be written ({error.strerror}); the trials before it are safe, so mend that "
-            f"and continue with isonas resume {run} and the --trials you gave."
+            f"and continue with: isonas resume {shlex.quote(str(run))}"
         ) from None
 
 
 def _read_table(path: Path) -> list[Trial]:
-    # Opened once: a reader of a live run must not meet one file's head and its successor's rows.
-    with pq.ParquetFile(path) as file:
+    # Opened here, for Arrow reads a leading ~ and a scheme into a path; and once: a reader of a live run
+    # must not meet one file's head and its successor's rows.
+    with path.open("rb") as stream, pq.ParquetFile(stream) as file:
         table = file.read()
     missing = [name for name in SCHEMA.names if name not in (*table.column_names, *_LATER)]
     if missing:

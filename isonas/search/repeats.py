@@ -21,10 +21,11 @@ from isonas.search.weights import prune_weights, save_weights, weights_path
 
 def repeat_front(
     study: Study, run: Path, engine: Engine, repeats: int, deadline: float = float("inf")
-) -> Iterator[Trial]:
+) -> Iterator[tuple[Trial, str | None]]:
     """Train front members with fresh seeds until all of the front are trained `repeats` times.
 
-    Yields each trial trained again, its row already logged; the caller holds the run. As errors rise
+    Yields each trial trained again, its row already logged, and the reason where that training failed;
+    the caller holds the run. As errors rise
     others join the front and have their turn. A member that has no weights yet gets those of its
     repeat. What samplers and verdicts see is a trial's own first result, which stays. A repeat that
     fails is left out; a later call tries it again. None starts after `deadline` (of `time.monotonic`).
@@ -53,6 +54,7 @@ def repeat_front(
             if not isinstance(outcome, TrainingError):
                 raise outcome
             failed.add(number)
+            yield complete[number], str(outcome)
             continue
         curve, state = outcome
         trial = repeated(complete[number], curve[-1].error)
@@ -61,7 +63,7 @@ def repeat_front(
         if not weights_path(run, number).exists():
             save_weights(run, number, state)
         write_trial(run, trial)
-        yield trial
+        yield trial, None
 
 
 def repeated(trial: Trial, error: float) -> Trial:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from isonas.errors import LogError, TrainingError
@@ -16,18 +16,30 @@ from isonas.search.weights import prune_weights, save_weights
 
 
 def search(
-    study: Study, run: Path, engine: Engine, trials: int, deadline: float = float("inf")
+    study: Study,
+    run: Path,
+    engine: Engine,
+    trials: int,
+    deadline: float = float("inf"),
+    say: Callable[[str], object] = lambda _: None,
 ) -> Iterator[Trial]:
     """Bring a run to `trials` trials, yielding each one that ends; the caller holds the run.
 
-    What the log holds as ended is kept, the rest is as in `drive`, which this logs. Raises LogError
-    where the log cannot be written or does not fit the study, TrainingError where trials fail alike.
+    What the log holds as ended is kept, the rest is as in `drive`, which this logs; `say` is told where
+    the log has lost trials and where it overrules the sampler. Raises LogError where the log cannot be
+    written or does not fit the study, TrainingError where trials fail alike.
     """
     logged = {trial.number: trial for trial in read_trials(run)[0]}
+    lost = [number for number in range(max(logged, default=0)) if number not in logged]
+    if lost:
+        numbers = f"{', '.join(map(str, lost[:8]))}{', …' if len(lost) > 8 else ''}"
+        say(f"the log has lost trial{'s' * (len(lost) > 1)} {numbers}, asked anew under the same number.")
     complete = {number: trial for number, trial in logged.items() if trial.state == COMPLETE}
     try:
         for step in drive(study, logged, engine, trials, deadline):
             trial = step.trial
+            if step.note is not None:
+                say(step.note)
             if trial.state == RUNNING:
                 write_trial(run, trial)
                 continue

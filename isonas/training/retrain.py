@@ -138,7 +138,10 @@ def plan(retraining: Retraining, images: int, processes: Processes) -> tuple[int
     """
     batch, micro = retraining.recipe.batch_size, retraining.micro_batch
     if batch > images:
-        raise UsageError(f"--batch-size {batch} is more than the {images} training images; give fewer.")
+        raise UsageError(
+            f"a batch of {batch} images is more than the {images} training images; give a smaller "
+            "--batch-size."
+        )
     if batch % (micro * processes.count):
         raise UsageError(
             f"a batch of {batch} images is not shared out evenly by {processes.count} "

@@ -12,6 +12,7 @@ The checkpoint is the state; weights and history are derived from it and written
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -170,8 +171,16 @@ def save_state(folder: Path, retraining: Retraining, state: State) -> None:
     """Replace the checkpoint, then what is derived from it; raises LogError."""
     document = {**vars(state), "history": [asdict(row) for row in state.history]}
     with writing(folder):
-        write_atomically(folder / CHECKPOINT, lambda stream: torch.save(document, stream))
+        write_document(folder / CHECKPOINT, document)
     derive(folder, retraining, state)
+
+
+def write_document(path: Path, document: dict[str, Any]) -> None:
+    """Write what `torch.load` reads, whole or not at all; raises OSError."""
+    # Through memory: PyTorch's own writer turns a full disk into an assertion, or into an abort.
+    content = io.BytesIO()
+    torch.save(document, content)
+    write_atomically(path, lambda stream: stream.write(content.getbuffer()))
 
 
 def derive(folder: Path, retraining: Retraining, state: State) -> None:
@@ -209,7 +218,8 @@ def load_state(folder: Path) -> State | None:
     if not path.exists():
         return None
     try:
-        document = torch.load(path, weights_only=True, map_location="cpu")
+        with path.open("rb") as stream:
+            document = torch.load(stream, weights_only=True, map_location="cpu")
         return State(**{**document, "history": tuple(Epoch(**row) for row in document["history"])})
     except Exception as error:
         # A torn or foreign file raises whatever its bytes happen to mean.
@@ -264,11 +274,10 @@ def writing(folder: Path) -> Iterator[None]:
     """Turn what a failed write into a training's folder raises into a LogError."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        # PyTorch's writer reports a full disk as a RuntimeError.
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    except OSError as error:
         raise LogError(
-            f"{folder} cannot be written ({reason}); mend that and give the same command again."
+            f"{folder} cannot be written ({error.strerror or error}); mend that and give the same command "
+            "again."
         ) from None
 
 

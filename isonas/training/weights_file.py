@@ -13,7 +13,7 @@ from torch import Tensor
 
 from isonas.atomic import write_atomically
 from isonas.data.preprocessing import Preprocessing, parse_preprocessing, preprocessing_document
-from isonas.errors import IsonasError, LogError
+from isonas.errors import IsonasError, LogError, UsageError
 from isonas.genome import Genome, parse_genome
 from isonas.networks.build import build_network
 from isonas.networks.isometric import IsometricNet
@@ -63,11 +63,13 @@ def write_weights(path: Path, weights: Weights) -> None:
 def read_weights(path: Path) -> Weights:
     """Read a weights file, or the chosen weights of a retraining's folder.
 
-    Raises LogError where there are none, or they are not what `write_weights` wrote.
+    Raises UsageError where there are none, LogError where they are not what `write_weights` wrote.
     """
     file = path / BEST if path.is_dir() else path
     if not file.is_file():
-        raise LogError(f"{file} is not there; train with isonas retrain, and give its folder or its weights.")
+        raise UsageError(
+            f"{file} is not there; train with isonas retrain, and give its folder or its weights."
+        )
     try:
         with safe_open(file, framework="pt") as stored:
             head = json.loads((stored.metadata() or {})[_METADATA])
