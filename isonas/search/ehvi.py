@@ -64,9 +64,9 @@ class EhviSampler(BaseSampler):
         running = [one for one in seen if one.state is TrialState.RUNNING]
         if len(told) < INITIAL:
             return feasible.params(self._far_from([*told, *running]))
-        axis = reference.objectives.index("error")
+        axis = reference.objectives.index(reference.error)
         errors = np.array([one.values[axis] for one in told])
-        deviations = np.array([one.user_attrs[ERROR_SE] for one in told]) / reference.point[axis]
+        deviations = np.array([one.user_attrs[ERROR_SE] for one in told]) / reference.chance
         rows, waiting = self._rows(told), self._rows(running)
         features = self._study.features
         surrogate = fit(features[rows], errors, deviations).joined(features[waiting])

@@ -175,7 +175,8 @@ def _frozen(trial: Trial, feasible: Feasible, reference: Reference) -> FrozenTri
     }
     states = {FAILED: TrialState.FAIL, RUNNING: TrialState.RUNNING}
     state = states.get(trial.state, TrialState.COMPLETE)
-    told = replace(trial, error=trial.own_error)
+    measured = trial.measured(reference.error)
+    told = replace(trial, error=measured.own, balanced_error=measured.own)
     return create_trial(
         state=state,
         params=params,
@@ -183,7 +184,7 @@ def _frozen(trial: Trial, feasible: Feasible, reference: Reference) -> FrozenTri
         values=[float(value) for value in reference.scaled([told])[0]]
         if state is TrialState.COMPLETE
         else None,
-        user_attrs={ERROR_SE: trial.own_error_se},
+        user_attrs={ERROR_SE: measured.own_se},
         system_attrs=json.loads(trial.optuna_state),
     )
 
