@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from isonas.cost import Deployment, DType, MemoryModel
 from isonas.errors import BudgetError
 from isonas.paths import read_yaml
 from isonas.space import CHUNK, Bools, Columns, Ints
+
+N = TypeVar("N", int, Ints)
 
 _UNITS = {"B": 1, "KiB": 1024, "MiB": 1024**2, "kB": 1000, "MB": 1000**2}
 
@@ -27,6 +29,10 @@ class Overhead:
 
     channel: int = 0
     operator: int = 0
+
+    def bytes(self, channels: N, operators: N) -> N:
+        """For networks of so many output channels and operators."""
+        return self.channel * channels + self.operator * operators
 
 
 @dataclass(frozen=True)
@@ -102,8 +108,8 @@ def _costs(columns: Columns, at: Deployment, budget: Budget) -> Costs:
         madds=cost.madds(columns, at),
         peak_bytes=peak,
         weight_bytes=weight,
-        arena_bytes=peak + budget.arena.channel * channels + budget.arena.operator * operators,
-        file_bytes=weight + budget.file.channel * channels + budget.file.operator * operators,
+        arena_bytes=peak + budget.arena.bytes(channels, operators),
+        file_bytes=weight + budget.file.bytes(channels, operators),
     )
 
 

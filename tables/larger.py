@@ -55,13 +55,14 @@ INPUTS = Inputs(
     input=112,
     classes=CLASSES,
     budget=Budget(max_memory_bytes=LIMIT_BYTES),
-    objectives=("error", "peak_bytes", "madds"),
+    objectives=("error", "arena_bytes", "madds"),
     sampler="ehvi",
     seed=0,
     data="invented",
     data_fingerprint="none",
     data_side=64,
     class_names=tuple(map(str, range(CLASSES))),
+    chance=1 - 1 / CLASSES,
     epochs=1,
     epoch_images=None,
     batch_size=32,
@@ -121,7 +122,7 @@ def optunas_nsga2(arena: Arena, seed: int) -> list[float]:
     columns = replace(inputs.space, input=inputs.input).columns
     whole = feasible_set(columns)
     of = costs(columns, Deployment(inputs.input, inputs.classes), inputs.budget)
-    names = [name for name in arena.study.reference.objectives if name != "error"]
+    names = arena.study.reference.costs
     scaled = np.stack([arena.study.reference.scale(name, getattr(of, name)) for name in names], axis=1)
     sampler = optuna.samplers.NSGAIISampler(
         seed=seed, constraints_func=lambda trial: (trial.user_attrs["over"],)
@@ -134,7 +135,7 @@ def optunas_nsga2(arena: Arena, seed: int) -> list[float]:
         (index,) = whole.at(np.array([[trial.params[gene] for gene in whole.genes]]))
         # The space's few invalid combinations count as infeasible.
         row = arena.rows.get(columns.genome(int(index))) if index >= 0 else None
-        trial.set_user_attr("over", float(of.peak_bytes[index] / LIMIT_BYTES - 1) if index >= 0 else 1.0)
+        trial.set_user_attr("over", float(of.arena_bytes[index] / LIMIT_BYTES - 1) if index >= 0 else 1.0)
         if row is not None:
             trained.append(row)
             search.tell(trial, [float(value) for value in view.seen[row]])

@@ -12,7 +12,7 @@ from torch.nn import functional
 from isonas.cost import Deployment, MemoryModel
 from isonas.data.synthetic import synthetic
 from isonas.errors import TrainingError, UsageError
-from isonas.hardware import Budget
+from isonas.hardware import Budget, budget_of
 from isonas.networks.mobilenetv3_plan import plan_mobilenetv3
 from isonas.paper.baseline_training import FILE, read_trained
 from isonas.paper.baselines import MobileNetV3Large, chosen, costed
@@ -66,9 +66,9 @@ def test_a_genome_of_the_log_trains_to_its_logged_error(run: Path) -> None:
         (one,) = after[str(trial.genome)]
         assert (one["error"], one["error_se"]) == (trial.error, trial.error_se)
         assert read_trained(run)[str(trial.genome)].curve_error == trial.curve_error
-        assert (one["peak_bytes"], one["madds"], one["params"], one["weight_bytes"]) == (
-            *(trial.peak_bytes, trial.madds, trial.params, trial.weight_bytes),
-        )
+        names = ("balanced_error", "balanced_error_se", "arena_bytes", "peak_bytes", "madds", "params",
+                 "file_bytes", "weight_bytes")  # fmt: skip
+        assert {name: one[name] for name in names} == {name: getattr(trial, name) for name in names}
 
 
 def test_what_was_trained_is_kept_and_shown(run: Path) -> None:
@@ -177,6 +177,17 @@ def test_baselines_are_costed_as_the_plan_and_the_closed_forms_say() -> None:
     paper, _ = chosen("paper", at)
     by_name = {one.network: one for one in costed(paper, at, Budget(memory_model=MemoryModel.PAPER))}
     assert len(by_name) == 36
+    # A runtime's overheads, by the layers of a network that is built and by the closed forms.
+    board = budget_of("stm32f746")
+    (large,) = costed([MobileNetV3Large(1.0)], at, board)
+    channels = norms + sum(s + e for s, e in gates) + 1280 + 1000
+    steps = large.arena_bytes - large.peak_bytes - 8 * channels
+    # ReLU is fused; an h-swish and each step of SE (pool, two FCs, gate, scale) is an operator.
+    wide = [bool(one.expand) for one in plan.blocks]
+    swish = sum((1 + widens) * one.hard_swish for one, widens in zip(plan.blocks, wide, strict=True))
+    parts = 2 * len(wide) + sum(wide) + swish + sum(one.residual for one in plan.blocks) + 5 * len(gates)
+    assert steps == 200 * (2 + parts + 2 + 1 + 2 + 1)
+    assert large.file_bytes - large.weight_bytes == 24 * channels + 620 * steps // 200
     assert by_name["isonet_l32_c64_r7_e6_se4_s2d"].peak_bytes == 153_664
 
 

@@ -142,18 +142,18 @@ def test_search_resume_front_and_export_in_one_go(here: Path) -> None:
     found = document("search", "tiny.yaml", *SHORT, "--trials", "3", "--sampler", "random")
     run = here / "runs" / "tiny-synthetic-1"
     assert set(found) >= {"objectives", "reference", "hypervolume", "front"}
-    assert found["objectives"] == ["error", "peak_bytes", "madds"]
-    assert set(found["front"][0]) == {
-        "genome", "error", "error_se", "trainings", "peak_bytes", "madds", "params", "weight_bytes", "trial",
-    }  # fmt: skip
+    assert found["objectives"] == ["error", "arena_bytes", "madds"]
+    columns = (
+        "genome", "error", "error_se", "trainings", "balanced_error", "balanced_error_se", "arena_bytes",
+        "peak_bytes", "madds", "params", "file_bytes", "weight_bytes", "trial",
+    )  # fmt: skip
+    assert tuple(found["front"][0]) == columns
     again = document("resume", str(run), "--trials", "5")
     assert [trial.number for trial in read_trials(run)[0]] == [0, 1, 2, 3, 4]
     assert document("front", str(run)) == again
     table = isonas("front", str(run), "--csv").stdout
     assert table == (run / "front.csv").read_text(encoding="utf-8")
-    assert (
-        table.splitlines()[0] == "genome,error,error_se,trainings,peak_bytes,madds,params,weight_bytes,trial"
-    )
+    assert table.splitlines()[0] == ",".join(columns)
     assert len(table.splitlines()) == len(again["front"]) + 1
     manifest = document("export", str(run), "--select", "best")
     assert manifest["genome"] == again["front"][0]["genome"]
@@ -456,8 +456,13 @@ def test_the_sample_run_is_read() -> None:
     from isonas.search.inputs import read_run
     from isonas.search.study import study_of
 
+    # Its objectives and its box, without a margin, stay as they are; it had no board.
     inputs, reference, _ = read_run(run)
-    assert study_of(inputs).reference == reference
+    costs = study_of(inputs, reference).costs
+    assert reference.objectives == ("error", "peak_bytes", "madds")
+    assert reference.point == (0.9, costs.peak_bytes.max(), costs.madds.max())
+    assert all(row["arena_bytes"] == row["peak_bytes"] for row in found["front"])
+    assert all(row["file_bytes"] == row["weight_bytes"] for row in found["front"])
 
 
 def test_the_sample_run_is_extended(here: Path) -> None:

@@ -421,8 +421,8 @@ def test_a_damaged_study_file_gets_a_sentence(tmp_path: Path) -> None:
         file.write_text(damaged, encoding="utf-8")
         with pytest.raises(LogError, match="cannot be read"):
             read_run(tmp_path / "run")
-    file.write_text(text.replace("version: 3", "version: 4", 1), encoding="utf-8")
-    with pytest.raises(LogError, match="of version 4"):
+    file.write_text(text.replace("version: 4", "version: 5", 1), encoding="utf-8")
+    with pytest.raises(LogError, match="of version 5"):
         read_run(tmp_path / "run")
 
 

@@ -33,7 +33,7 @@ from isonas.space import load_space, spaces_folder
 from isonas.training import loop, machine
 from isonas.training.depthwise import depthwise, speed_up_depthwise
 from isonas.training.examples import Examples, on_device
-from isonas.training.loop import Checkpoint, validation_error
+from isonas.training.loop import Checkpoint, validation_errors
 from isonas.training.machine import Machine, probe_machine
 from isonas.training.pooling import mean_over_space, speed_up_pooling
 from isonas.training.proxy import CACHED_BYTES, CACHED_IMAGES, ProxyEvaluator, ProxySetting, pieces_of
@@ -237,7 +237,7 @@ def test_the_proxy_learns_and_reports_the_error_of_the_weights_it_returns() -> N
     network.load_state_dict(state.network)
     _, validation = split_validation(data.train, 3)
     held = Images(data.train.pixels[validation], data.train.labels[validation])
-    assert validation_error(network, on_device(held, "cpu"), CPU) == curve[-1].error
+    assert validation_errors(network, on_device(held, "cpu"), CPU).error == curve[-1].error
     error = curve[-1].error
     assert curve[-1].error_se == pytest.approx((error * (1 - error) / len(held)) ** 0.5)
 
@@ -411,7 +411,7 @@ def test_validation_error_counts_wrong_answers() -> None:
     pixels[:, 0, 0, 0] = torch.arange(600) % 10
     labels = torch.arange(600) % 10
     labels[:150] = (labels[:150] + 1) % 10
-    assert validation_error(Parrot(), Examples(pixels, labels), CPU) == 0.25
+    assert validation_errors(Parrot(), Examples(pixels, labels), CPU).error == 0.25
 
 
 def test_the_machine_is_probed(monkeypatch: pytest.MonkeyPatch) -> None:

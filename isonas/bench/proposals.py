@@ -77,11 +77,11 @@ def _timed(study: Study, count: int) -> AfterTrials:
     took = []
     for number in range(count, count + (ASKS if count else FIRST)):
         start = time.perf_counter()
-        asked = next_trial(study, known, number, set())
+        step = next_trial(study, known, number, set())
         took.append(time.perf_counter() - start)
-        if asked is None:
+        if step is None:
             break
-        known[number] = _told(study, asked)
+        known[number] = _told(study, step.trial)
     return AfterTrials(count, statistics.median(took), max(took))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
@@ -45,8 +45,8 @@ bench.add_command(proxy)
 def cost(space: str | None, as_json: bool, **budget: object) -> None:
     """Time the exact costing of a whole search space under a budget.
 
-    The default space has more than a million genomes, the default budget is 512 KiB, 3 M params and
-    200 M MAdds. Beside it stands fvcore, which traces networks one by one, where it is installed
+    The default space has more than a million genomes; without a limit the budget is 512 KiB, 3 M params
+    and 200 M MAdds. Beside it stands fvcore, which traces networks one by one, where it is installed
     (pip install fvcore).
 
     \b
@@ -54,9 +54,12 @@ def cost(space: str | None, as_json: bool, **budget: object) -> None:
       isonas bench cost mcu --board stm32f746
     """
     from isonas.bench.cost import BUDGET, MILLION, cost_speed
+    from isonas.hardware import Budget
     from isonas.space import load_space
 
-    limits = budget_from(budget) if any(budget.values()) else BUDGET
+    limits = budget_from(budget)
+    if limits == Budget(memory_model=limits.memory_model, dtype=limits.dtype):
+        limits = replace(BUDGET, memory_model=limits.memory_model, dtype=limits.dtype)
     speed = cost_speed(load_space(space) if space else MILLION, limits)
     if as_json:
         click.echo(json.dumps(asdict(speed), indent=2))
@@ -165,7 +168,7 @@ def record(**options: Any) -> None:
 
     limit = parse_seconds(options["time_limit"]) if options["time_limit"] else float("inf")
     unsearched = {
-        "objectives": "error,peak_bytes,madds",
+        "objectives": "error,arena_bytes,madds",
         "sampler": "random",
         "trials": 1,
         "repeats": 1,

@@ -92,8 +92,16 @@ _BUDGET = (
         "--board",
         help=f"A board: its memory, flash, memory model and reserves. One of {', '.join(boards())}.",
     ),
-    click.option("--max-memory", type=Size(), help="Peak activation memory, such as 256KiB."),
-    click.option("--max-flash", type=Size(), help="Bytes of the folded weights, such as 1MiB."),
+    click.option(
+        "--max-memory",
+        type=Size(),
+        help="Memory: peak activations, and the board's runtime on top, such as 256KiB.",
+    ),
+    click.option(
+        "--max-flash",
+        type=Size(),
+        help="File: the folded weights, and the board's format on top, such as 1MiB.",
+    ),
     click.option("--max-params", type=Count(), help="Parameters, such as 500k."),
     click.option("--max-madds", type=Count(), help="Multiply-adds, such as 20M."),
     click.option(

@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from isonas.cli.options import BUDGET_OPTIONS, budget_from
 from isonas.errors import IsonasError, LogError, RunError, UsageError
 from isonas.paths import user_path
 
 if TYPE_CHECKING:
-    from isonas.data.dataset import Dataset
+    from isonas.data.dataset import Dataset, Labels
     from isonas.hardware import Budget
     from isonas.search.inputs import Inputs
     from isonas.search.log import Trial
@@ -23,12 +25,17 @@ if TYPE_CHECKING:
 
 CPU_EPOCH_IMAGES = 4000
 
+IMBALANCE = 1.5
+"""From so many times an even share of the validation images on, the largest class is told of."""
+
 
 def new_inputs(options: dict[str, Any]) -> tuple[Inputs, Dataset]:
     """The inputs that the options of a new search describe, and its images."""
+    from isonas.data.dataset import validation_images
     from isonas.data.preprocessing import Fit
     from isonas.data.sources import open_dataset
-    from isonas.objectives import parse_objectives
+    from isonas.evaluation import chance_of
+    from isonas.objectives import error_objective, parse_objectives
     from isonas.search.inputs import Inputs
     from isonas.space import load_space
 
@@ -38,6 +45,10 @@ def new_inputs(options: dict[str, Any]) -> tuple[Inputs, Dataset]:
     image_side, fit = options.get("image_side"), Fit(options.get("fit") or Fit.CROP)
     data = open_dataset(options["data"], cache_folder(options), image_side, fit)
     _check_engine(options["engine"], options)
+    images = validation_images(data, options["seed"])
+    chance = chance_of(error_objective(objectives), images)
+    if "error" in objectives:
+        _tell_imbalance(objectives, images, data.class_names, chance)
     machine = _machine(options)
     epoch_images = options["epoch_images"]
     if epoch_images is None and machine.device == "cpu":
@@ -57,6 +68,7 @@ def new_inputs(options: dict[str, Any]) -> tuple[Inputs, Dataset]:
         image_side=image_side,
         fit=fit,
         decoder=data.decoder,
+        chance=chance,
         epochs=options["epochs"],
         epoch_images=epoch_images,
         batch_size=options["batch_size"],
@@ -72,6 +84,21 @@ def new_inputs(options: dict[str, Any]) -> tuple[Inputs, Dataset]:
         **_shares(options["engine"], machine.device, machine.threads, options),
     )
     return inputs, data
+
+
+def _tell_imbalance(
+    objectives: tuple[str, ...], images: Labels, class_names: tuple[str, ...], chance: float
+) -> None:
+    largest = int(images.argmax())
+    if images[largest] * len(images) < IMBALANCE * images.sum():
+        return
+    balanced = ",".join("balanced_error" if name == "error" else name for name in objectives)
+    click.echo(
+        f"isonas: {images[largest] / images.sum():.1%} of the validation images are of class "
+        f"{class_names[largest]!r}: always answering it has error {chance:.3f}, which counts as chance; "
+        f"--objectives {balanced} weighs all classes alike.",
+        err=True,
+    )
 
 
 def _check_engine(engine: str, options: dict[str, Any]) -> None:
@@ -136,6 +163,9 @@ def given_inputs(recorded: Inputs, options: dict[str, Any], given: set[str], dat
         over["input"] = options["input_side"]
     if "objectives" in given:
         over["objectives"] = parse_objectives(options["objectives"])
+        # A run that minimises the peak was given `peak_bytes` when that was what it meant.
+        if options["objectives"].replace(" ", "").split(",") == list(recorded.objectives):
+            over["objectives"] = recorded.objectives
     if given & set(BUDGET_OPTIONS):
         over["budget"] = _given_budget(recorded.budget, options, given)
     if "trial_timeout" in given:

@@ -162,7 +162,7 @@ def _fitted(recipe: FullRecipe, data: Dataset, split_seed: int, processes: Proce
     """The recipe, its batch halved until the training images hold one, which is told."""
     from isonas.data.dataset import split_validation
 
-    images, batch = len(split_validation(data.train.labels, split_seed)[0]), recipe.batch_size
+    images, batch = len(split_validation(data.train, split_seed)[0]), recipe.batch_size
     while batch > images and batch % 4 == 0:
         batch //= 2
     if batch != recipe.batch_size and not processes.rank:

@@ -56,9 +56,9 @@ if TYPE_CHECKING:
 @deployment_options
 @click.option(
     "--objectives",
-    default="error,peak_bytes,madds",
+    default="error,arena_bytes,madds",
     show_default=True,
-    help="error and any of peak_bytes, madds, params.",
+    help="error, or balanced_error where classes differ in size, and any of arena_bytes, madds, params.",
 )
 @click.option(
     "--trials",
@@ -135,7 +135,6 @@ def search(ctx: click.Context, /, **options: Any) -> None:  # fmt: skip
 
 def start_run(options: dict[str, Any], time_limit: float) -> Path:
     """Resolve the options of a new search, make its folder and search there; returns the folder."""
-    from isonas.data.dataset import split_validation
     from isonas.search.inputs import create_run, refuse_existing
     from isonas.search.log import hold
     from isonas.search.study import study_of
@@ -150,7 +149,6 @@ def start_run(options: dict[str, Any], time_limit: float) -> Path:
             err=True,
         )
     study = study_of(inputs)
-    split_validation(data.train, inputs.seed)
     run = options["run"] or claim_run(options["space"], options["data"])
     create_run(run, inputs, study.reference)
     with hold(run):
@@ -176,7 +174,7 @@ def _resume_held(run: Path, options: dict[str, Any], given: set[str], time_limit
     from isonas.search.inputs import changed, read_run, versions
     from isonas.search.study import study_of
 
-    recorded, _, recorded_versions = read_run(run)
+    recorded, reference, recorded_versions = read_run(run)
     source = options["data"] if "data" in given else None
     data = images_again(run, recorded, {**options, "data": source})
     inputs = given_inputs(recorded, options, given, data)
@@ -192,7 +190,8 @@ def _resume_held(run: Path, options: dict[str, Any], given: set[str], time_limit
                 "trials may differ from an uninterrupted run's.",
                 err=True,
             )
-    _search(run, study_of(inputs), data, cache_folder(options), time_limit, options["as_json"], recorded)
+    study = study_of(inputs, reference)
+    _search(run, study, data, cache_folder(options), time_limit, options["as_json"], recorded)
 
 
 def _search(
@@ -244,7 +243,8 @@ def _search(
             ending = run_study(study, run, engine, inputs.trials, deadline, _warn)
             ended = follow(study, done, ending, inputs.trials)
             if inputs.repeats > 1:
-                reasons = follow_repeats(repeat_front(study, run, engine, inputs.repeats, deadline))
+                again = repeat_front(study, run, engine, inputs.repeats, deadline)
+                reasons = follow_repeats(study, again)
     except KeyboardInterrupt:
         click.echo(
             f"\nStopped; every finished trial is kept. Go on with: isonas resume {shlex.quote(str(run))}",

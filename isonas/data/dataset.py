@@ -140,3 +140,20 @@ def _carved(labels: Labels, groups: Labels, count: int, rng: np.random.Generator
         single = np.flatnonzero(~together & (labels == label))
         chosen.append(rng.permutation(single)[: int(wanted[label])])
     return np.concatenate(chosen)
+
+
+def validation_images(data: Dataset, seed: int) -> Labels:
+    """How many of the validation images that `split_validation` draws are of each class, (classes,).
+
+    Raises DataError as it does, and where they are all of one class, so that no error tells networks apart.
+    """
+    _, validation = split_validation(data.train, seed)
+    images = np.bincount(data.train.labels[validation], minlength=data.classes)
+    if images.max() == len(validation):
+        counts = np.bincount(data.train.labels, minlength=data.classes)
+        raise DataError(
+            f"the {len(validation)} validation images, a fifth of all at most, are all of class "
+            f"{data.class_names[int(images.argmax())]!r}, which has {int(counts.max()):,} of the "
+            f"{len(data.train):,} images; give more images of the other classes."
+        )
+    return images

@@ -18,7 +18,8 @@ def manifest_of(origin: Origin, form: str, budget: Budget) -> dict[str, Any]:
     """The manifest of an export as plain data, but for its files; memory is under `budget`'s model.
 
     `predicted_peak_bytes` are peak activations at batch 1 with the image, `predicted_arena_bytes` with
-    the runtime's overheads on top; `measured_peak_bytes` is null until a runtime has been asked.
+    the runtime's overheads on top, likewise `predicted_file_bytes` beside `predicted_weight_bytes`;
+    `measured_peak_bytes` is null until a runtime has been asked.
     """
     at = Deployment(origin.input_side, len(origin.class_names))
     predicted = costs(columns_of([origin.genome]), at, budget)
@@ -37,6 +38,7 @@ def manifest_of(origin: Origin, form: str, budget: Budget) -> dict[str, Any]:
             "board": budget.board,
             "predicted_peak_bytes": int(predicted.peak_bytes[0]),
             "predicted_arena_bytes": int(predicted.arena_bytes[0]),
+            "predicted_file_bytes": int(predicted.file_bytes[0]),
             "predicted_weight_bytes": int(predicted.weight_bytes[0]),
             "measured_peak_bytes": None,
         },

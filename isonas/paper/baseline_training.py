@@ -25,7 +25,7 @@ FILE = "baselines.json"
 class Trained:
     """What a run's proxy made of a network: its error after the last epoch, or the reason of a failure.
 
-    Errors are as in the run's log: 1 − top-1 on its validation images, `error_se` binomial.
+    Errors are as in the run's log: on its validation images, `…_se` binomial.
     """
 
     network: str
@@ -34,6 +34,8 @@ class Trained:
     curve_error: tuple[float, ...]
     seconds: float
     reason: str | None = None
+    balanced_error: float | None = None
+    balanced_error_se: float | None = None
 
 
 def train_baselines(
@@ -71,7 +73,13 @@ def read_trained(run: Path) -> dict[str, Trained]:
 def with_errors(baselines: Sequence[Baseline], trained: dict[str, Trained]) -> list[Baseline]:
     """The baselines with the errors that are known of them."""
     return [
-        replace(one, error=known.error, error_se=known.error_se)
+        replace(
+            one,
+            error=known.error,
+            error_se=known.error_se,
+            balanced_error=known.balanced_error,
+            balanced_error_se=known.balanced_error_se,
+        )
         if (known := trained.get(one.network))
         else one
         for one in baselines
@@ -87,8 +95,16 @@ def _train(network: Network, evaluate: ProxyEvaluator, epochs: int, study_seed: 
             curve, _ = evaluate(network, seed, 0, epochs, None)
     except TrainingError as failure:
         return Trained(str(network), None, None, (), time.monotonic() - began, str(failure))
-    errors = tuple(result.error for result in curve)
-    return Trained(str(network), errors[-1], curve[-1].error_se, errors, time.monotonic() - began)
+    last, errors = curve[-1], tuple(result.error for result in curve)
+    return Trained(
+        str(network),
+        last.error,
+        last.error_se,
+        errors,
+        time.monotonic() - began,
+        balanced_error=last.balanced_error,
+        balanced_error_se=last.balanced_error_se,
+    )
 
 
 def _write(run: Path, kept: dict[str, Trained]) -> None:

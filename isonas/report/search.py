@@ -42,21 +42,26 @@ def follow(study: Study, done: Iterable[Trial], ending: Iterable[Trial], total: 
     return len(trials)
 
 
-def follow_repeats(again: Iterable[tuple[Trial, str | None]]) -> list[str]:
+def follow_repeats(study: Study, again: Iterable[tuple[Trial, str | None]]) -> list[str]:
     """Draw a line on the standard error for each front member that is trained again; returns the reasons
     of those trainings that failed."""
-    lines = console(stderr=True)
+    lines, name = console(stderr=True), study.reference.error
     reasons = []
     for trial, reason in again:
         if reason is not None:
             reasons.append(reason)
             lines.print(f"trial {trial.number} again: {trial.genome} failed: {reason}")
             continue
+        again_error = (trial.repeat_errors if name == "error" else trial.repeat_balanced_errors)[-1]
         lines.print(
-            f"trial {trial.number} again: {trial.genome} error {trial.repeat_errors[-1]:.3f}, "
-            f"{trial.error:.3f} ± {trial.error_se:.3f} over {trial.trainings} trainings"
+            f"trial {trial.number} again: {trial.genome} {name.replace('_', ' ')} {again_error:.3f}, "
+            f"{_shown(trial, name)} over {trial.trainings} trainings"
         )
     return reasons
+
+
+def _shown(trial: Trial, error: str) -> str:
+    return f"{getattr(trial, error):.3f} ± {getattr(trial, f'{error}_se'):.3f}"
 
 
 def _duration(seconds: float) -> str:
@@ -82,9 +87,12 @@ def print_front(front: Front) -> None:
         )
     if front.mixed:
         out.print(f"The runs differ in {', '.join(front.mixed)}: their errors are not of like trainings.")
-    chance = front.reference.point[front.reference.objectives.index("error")]
-    if (front.members[0].trial.error or 0.0) >= chance:
-        out.print(f"None is better than a guess (error {chance:.3f}): train longer, with more --epochs.")
+    name, chance = front.reference.error, front.reference.chance
+    if getattr(front.members[0].trial, name) >= chance:
+        out.print(
+            f"None is better than chance ({name.replace('_', ' ')} {chance:.3f}, that of always giving the "
+            "same answer): train longer, with more --epochs."
+        )
 
 
 def print_baselines(name: str, baselines: Sequence[Baseline], front: Front) -> None:
@@ -115,7 +123,7 @@ def _standing(study: Study, trials: list[Trial]) -> str:
     front = front_of(complete, study.reference.objectives)
     return (
         f"front {len(front)} · hypervolume {study.reference.hypervolume(front):.3f} · "
-        f"best error {front[0].error:.3f}"
+        f"best {study.reference.error.replace('_', ' ')} {getattr(front[0], study.reference.error):.3f}"
     )
 
 
@@ -124,9 +132,10 @@ def _line(study: Study, trial: Trial, trials: list[Trial]) -> str:
         return f"{trial.number:4d}  {trial.genome}  failed: {trial.reason}"
     complete = [one for one in trials if one.state == COMPLETE]
     mark = "●" if trial in front_of(complete, study.reference.objectives) else " "
+    name = study.reference.error
     stopped = f"  stopped after epoch {trial.epochs}" if trial.state == STOPPED else ""
     return (
-        f"{trial.number:4d} {mark} {trial.genome}  error {trial.error:.3f} ± {trial.error_se:.3f}  "
-        f"{format_bytes(trial.peak_bytes)}  {format_count(trial.madds)} MAdds  {trial.train_seconds:.0f} s"
-        f"{stopped}"
+        f"{trial.number:4d} {mark} {trial.genome}  {name.replace('_', ' ')} {_shown(trial, name)}  "
+        f"{format_bytes(trial.arena_bytes or trial.peak_bytes)}  {format_count(trial.madds)} MAdds  "
+        f"{trial.train_seconds:.0f} s{stopped}"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -136,6 +136,8 @@ def next_trial(study: Study, known: Mapping[int, Trial], number: int, flying: se
         madds=int(study.costs.madds[index]),
         peak_bytes=int(study.costs.peak_bytes[index]),
         weight_bytes=int(study.costs.weight_bytes[index]),
+        arena_bytes=int(study.costs.arena_bytes[index]),
+        file_bytes=int(study.costs.file_bytes[index]),
         proxy_input=side,
         proxy_k=stem_block(genome, side),
         seed=trial_seed(inputs.seed, genome),
@@ -152,8 +154,12 @@ def next_trial(study: Study, known: Mapping[int, Trial], number: int, flying: se
         curve_epochs=before.curve_epochs,
         curve_error=before.curve_error,
         curve_error_se=before.curve_error_se,
+        curve_balanced_error=before.curve_balanced_error,
+        curve_balanced_error_se=before.curve_balanced_error_se,
         error=before.error,
         error_se=before.error_se,
+        balanced_error=before.balanced_error,
+        balanced_error_se=before.balanced_error_se,
         loss=before.loss,
     )
     return Step(asked, note=note)
@@ -171,15 +177,24 @@ def _trained(trial: Trial, outcome: Outcome) -> Trial:
         trial,
         error=last.error,
         error_se=last.error_se,
+        balanced_error=last.balanced_error,
+        balanced_error_se=last.balanced_error_se,
         loss=last.loss,
         curve_epochs=trial.curve_epochs[:kept] + tuple(result.epoch for result in curve),
         curve_error=trial.curve_error[:kept] + tuple(result.error for result in curve),
         curve_error_se=trial.curve_error_se[:kept] + tuple(result.error_se for result in curve),
+        curve_balanced_error=trial.curve_balanced_error[:kept] + _known(one.balanced_error for one in curve),
+        curve_balanced_error_se=trial.curve_balanced_error_se[:kept]
+        + _known(one.balanced_error_se for one in curve),
         epochs=last.epoch,
         train_seconds=seconds,
         micro_batch=last.micro_batch,
         worker=last.worker,
     )
+
+
+def _known(values: Iterable[float | None]) -> tuple[float, ...]:
+    return tuple(value for value in values if value is not None)
 
 
 def _after(epochs: int, rungs: tuple[int, ...]) -> int:

@@ -68,9 +68,9 @@ def most_promising(
         scored = free if len(free) <= SCORED_AT_MOST else rng.choice(free, POOL, replace=False)
         return int(scored[chance_of_success(study, done, failed, scored).argmax()])
     reference = study.reference
-    axis = reference.objectives.index("error")
-    errors = np.array([trial.own_error for trial in results], np.float64) / reference.point[axis]
-    deviations = np.array([trial.own_error_se for trial in results], np.float64) / reference.point[axis]
+    measured = [trial.measured(reference.error) for trial in results]
+    errors = np.array([one.own for one in measured], np.float64) / reference.chance
+    deviations = np.array([one.own_se for one in measured], np.float64) / reference.chance
     best = non_dominated(np.column_stack((errors, study.scaled_costs[done])))
     kept = stand_ins(len(done), LEARNED_AT_MOST, best)
     surrogate = fit(study.features(done[kept]), errors[kept], deviations[kept])

@@ -56,12 +56,13 @@ def judge(trial: Trial, others: Sequence[Trial], study: Study) -> Trial:
     complete = [complete[index] for index in stand_ins(len(complete), LEARNED_AT_MOST)]
     rows = study.feasible.rows([one.genome for one in (*complete, trial)])
     genes, costs = study.features(rows), study.scaled_costs[rows]
-    chance = study.reference.point[study.reference.objectives.index("error")]
-    final = np.array([one.curve_error[-1] for one in complete]) / chance
-    known = np.array([one.own_error_se for one in complete], np.float64) / chance
+    chance = study.reference.chance
+    measured = [one.measured(study.reference.error) for one in (*complete, trial)]
+    final = np.array([one.curve[-1] for one in measured[:-1]]) / chance
+    known = np.array([one.own_se for one in measured[:-1]], np.float64) / chance
     points = np.column_stack((final, costs[:-1]))
     front = points[non_dominated(points)]
-    early = _unit(np.array([one.curve_error[trial.epochs - 1] for one in (*complete, trial)]))
+    early = _unit(np.array([one.curve[trial.epochs - 1] for one in measured]))
     features = np.column_stack((early, genes))
     mean, deviation = _result(fit(features[:-1], final, known), features[-1:], known)
     finishing = float(expected_improvement(mean, deviation, costs[-1:], front)[0])

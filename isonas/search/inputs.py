@@ -15,7 +15,7 @@ from isonas.cost import DType, MemoryModel
 from isonas.data.preprocessing import Fit
 from isonas.errors import IsonasError, LogError, RunError
 from isonas.hardware import Budget, Overhead
-from isonas.objectives import Reference, parse_objectives
+from isonas.objectives import Reference, recorded_objectives
 from isonas.paths import read_yaml
 from isonas.search import SAMPLER_NAMES
 from isonas.search.log import hold
@@ -32,7 +32,8 @@ class Inputs:
     `input` (pixels, in place of the space's) and `classes` are what costs are reckoned for. `data_*`
     and `class_names` describe the images; their number of classes may differ from `classes`.
     `image_side` is the side in pixels that photographs were asked to be fitted to, None for the source's own,
-    `fit` says how, by which version of the `decoder` (0: the source gives pixels, or nobody said).
+    `fit` says how, by which version of the `decoder` (0: the source gives pixels, or nobody said). `chance`
+    is the best constant answer's error on the validation images, in the error that is minimised.
     `proxy_input` limits the proxy's side in pixels, None for no limit; `epoch_images` None means all.
     `trials` is the total to reach, `repeats` how often a front member is trained in all,
     `trial_timeout` the seconds that a training may take, None for no limit; the last four say who trains
@@ -54,6 +55,7 @@ class Inputs:
     image_side: int | None
     fit: Fit
     decoder: int
+    chance: float
     epochs: int
     epoch_images: int | None
     batch_size: int
@@ -207,7 +209,9 @@ def changed(recorded: Inputs, given: Inputs) -> list[str]:
     """In what two inputs differ that may not change, as options are called, with the recorded value."""
     old, new = _flat(inputs_document(recorded)), _flat(inputs_document(given))
     keys = [*old, *(key for key in new if key not in old)]
-    differing = [key for key in keys if key not in MAY_CHANGE and old.get(key) != new.get(key)]
+    # Chance follows from the images, the seed and the objectives.
+    compared = [key for key in keys if key not in (*MAY_CHANGE, "chance")]
+    differing = [key for key in compared if old.get(key) != new.get(key)]
     if "space.name" in differing:
         differing = [key for key in differing if not key.startswith("space.") or key == "space.name"]
     if "budget.board" in differing:
@@ -279,10 +283,11 @@ def parse_inputs(document: dict[str, Any]) -> Inputs:
             **_SINCE_2,
             **_SINCE_3,
             **_SINCE_4,
+            "chance": 1 - 1 / max(len(document["class_names"]), 1),
             **document,
             "space": parse_space(document["space"], ""),
             "budget": Budget(**budget),
-            "objectives": parse_objectives(",".join(document["objectives"])),
+            "objectives": recorded_objectives(document["objectives"]),
             "class_names": tuple(document["class_names"]),
             "fit": Fit(document.get("fit", _SINCE_4["fit"])),
         }

@@ -175,7 +175,8 @@ def _frozen(trial: Trial, feasible: Feasible, reference: Reference) -> FrozenTri
         for gene, values in zip(feasible.genes, feasible.values, strict=True)
     }
     running = trial.state == RUNNING
-    told = replace(trial, error=trial.own_error)
+    own = trial.measured(reference.error).own
+    told = replace(trial, error=own, balanced_error=own)
     worst = [1.0] * len(reference.objectives)
     values = worst if trial.failed else [float(value) for value in reference.scaled([told])[0]]
     return create_trial(

@@ -31,8 +31,8 @@ class Study:
     @cached_property
     def scaled_costs(self) -> npt.NDArray[np.float64]:
         """(feasible genomes, costs) scaled by the reference, in the order of its objectives."""
-        names = [name for name in self.reference.objectives if name != "error"]
-        scaled = [self.reference.scale(name, getattr(self.costs, name)) for name in names]
+        reference = self.reference
+        scaled = [reference.scale(name, getattr(self.costs, name)) for name in reference.costs]
         return np.stack(scaled, axis=1)
 
     @cached_property
@@ -64,12 +64,15 @@ class Study:
         return {name: (int(costs.min()), int(costs.max())) for name, costs in vars(self.costs).items()}
 
 
-def study_of(inputs: Inputs) -> Study:
-    """Enumerate and cost the space, keep what the budget allows; raises BudgetError for nothing."""
+def study_of(inputs: Inputs, reference: Reference | None = None) -> Study:
+    """Enumerate and cost the space, keep what the budget allows; raises BudgetError for nothing.
+
+    A recorded run keeps the `reference` that it was started with; a new one gets its own.
+    """
     space = replace(inputs.space, input=inputs.input)
     columns = space.columns
     of = costs(columns, Deployment(inputs.input, inputs.classes), inputs.budget)
     index = require_feasible(columns, of, inputs.budget)
     kept = of.where(index)
-    reference = reference_of(inputs.objectives, kept, inputs.budget, len(inputs.class_names))
+    reference = reference or reference_of(inputs.objectives, kept, inputs.chance)
     return Study(inputs, space, feasible_set(columns.where(index)), kept, reference)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from isonas.data.augment import augment, normalise
 from isonas.errors import MemoryExhausted, TrainingError
-from isonas.evaluation import EpochResult
+from isonas.evaluation import EpochResult, Errors, errors_of
 from isonas.training.depthwise import speed_up_depthwise
 from isonas.training.examples import Examples
 from isonas.training.machine import Machine, keep_freed_memory
@@ -154,12 +154,20 @@ def train(
                 loss = mean
             if not math.isfinite(loss):
                 raise TrainingError(f"the loss became {loss} in epoch {epoch + 1}")
-        error = validation_error(network, validation, machine, pieces)
-        error_se = math.sqrt(error * (1 - error) / len(validation))
+        found = validation_errors(network, validation, machine, pieces)
         took = time.perf_counter() - began
         seconds += took
         micro_batch = -(-_batch_size(recipe, training) // pieces)
-        result = EpochResult(epoch + 1, error, error_se, loss, took, micro_batch)
+        result = EpochResult(
+            epoch + 1,
+            found.error,
+            found.error_se,
+            loss,
+            took,
+            micro_batch,
+            found.balanced_error,
+            found.balanced_error_se,
+        )
         yield result, _checkpoint(network, optimizer, seconds)
 
 
@@ -221,21 +229,26 @@ def _generator(seed: int, stream: int) -> torch.Generator:
 
 
 @torch.no_grad()
-def validation_error(network: nn.Module, images: Examples, machine: Machine, pieces: int = 1) -> float:
-    """1 − top-1 of a network in evaluation mode, on images as they are.
+def validation_errors(network: nn.Module, images: Examples, machine: Machine, pieces: int = 1) -> Errors:
+    """The errors of a network in evaluation mode, on images as they are.
 
     They are taken the machine's `validation_batch` at a time, or so many times fewer as there are `pieces`.
     """
     network.eval()
-    wrong = 0
+    right, true = [], []
     size = max(machine.validation_batch // pieces, 1)
     for start in range(0, len(images), size):
         end = start + size
         pixels, labels = images.batch(slice(start, end))
         with machine.autocast():
             logits = network(normalise(pixels))
-        wrong += int((logits.argmax(1) != labels).sum())
-    return wrong / len(images)
+        right.append(logits.argmax(1) == labels)
+        true.append(labels)
+    every = torch.cat(true).cpu().numpy()
+    return errors_of(
+        np.bincount(every[torch.cat(right).cpu().numpy()], minlength=logits.shape[1]),
+        np.bincount(every, minlength=logits.shape[1]),
+    )
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -34,7 +34,7 @@ from isonas.training.loop import (
     prepare,
     train,
     training_errors,
-    validation_error,
+    validation_errors,
 )
 from isonas.training.machine import Machine, require_device
 from isonas.training.proxy_input import proxy_input
@@ -199,7 +199,7 @@ class ProxyEvaluator:
             network.load_state_dict(state.network)
             prepare(network, self._machine)
             images = on_device(downsample(self._data.held_back, side), self._machine.device)
-            return validation_error(network, images, self._machine)
+            return validation_errors(network, images, self._machine).error
 
     def _examples(self, side: int) -> tuple[Examples, Examples]:
         if side not in self._by_side:
