@@ -48,7 +48,7 @@ def front(runs: tuple[Path, ...], as_csv: bool, as_json: bool, **options: Any) -
     Example:
       isonas front runs/sample
       isonas front runs/sample --with mobilenetv3 --with paper
-      isonas front runs/sample --with mobilenetv3_w0.5 --train
+      isonas front runs/quick-clutter-1 --with mobilenetv3_w0.5 --train
     """
     from isonas.report.front import front_csv, front_document, read_front
     from isonas.report.search import print_baselines, print_front

@@ -29,6 +29,7 @@ class Inputs:
 
     `input` (pixels, in place of the space's) and `classes` are what costs are reckoned for. `data_*`
     and `class_names` describe the images; their number of classes may differ from `classes`.
+    `training_version` is that of the isonas that began it (`isonas.training.version`).
     `proxy_input` limits the proxy's side in pixels, None for no limit; `epoch_images` None means all.
     `trials` is the total to reach, `repeats` how often a front member is trained in all,
     `trial_timeout` the seconds that a training may take, None for no limit; the last four say who trains
@@ -50,6 +51,7 @@ class Inputs:
     epochs: int
     epoch_images: int | None
     batch_size: int
+    training_version: int
     proxy_input: int | None
     device: str
     precision: str
@@ -86,7 +88,7 @@ _SINCE_2 = {
 
 _SINCE_3 = {"trial_timeout": None}
 
-_SINCE_4: dict[str, Any] = {}
+_SINCE_4: dict[str, Any] = {"training_version": 1}
 
 
 def create_run(run: Path, inputs: Inputs, reference: Reference) -> None:
@@ -225,7 +227,17 @@ def parse_inputs(document: dict[str, Any]) -> Inputs:
     )
     if inputs.sampler not in SAMPLER_NAMES:
         raise ValueError(f"sampler {inputs.sampler!r} is unknown")
-    for name in ("input", "classes", "seed", "data_side", "epochs", "batch_size", "threads", "trials"):
+    for name in (
+        "input",
+        "classes",
+        "seed",
+        "data_side",
+        "epochs",
+        "batch_size",
+        "threads",
+        "trials",
+        "training_version",
+    ):
         if not isinstance(getattr(inputs, name), int):
             raise TypeError(f"{name} is {getattr(inputs, name)!r}")
     return inputs
