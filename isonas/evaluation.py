@@ -19,7 +19,8 @@ class EpochResult:
 
     `error` is 1 − top-1 on the validation images, `error_se` its binomial standard error, `loss` the
     mean training loss of the epoch, `seconds` its time by the clock, validation included.
-    `micro_batch` is the most images that went through the network at a time.
+    `micro_batch` is the most images that went through the network at a time. `learned` is false where
+    neither the loss nor the error is below that of chance (`isonas.training.chance`).
     """
 
     epoch: int
@@ -28,6 +29,7 @@ class EpochResult:
     loss: float
     seconds: float = field(default=0.0, compare=False)
     micro_batch: int | None = None
+    learned: bool = True
 
 
 class TrainingState(Protocol):

@@ -261,9 +261,9 @@ def test_memory_that_runs_out_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> No
         evaluator()(SMALL, SEED, 0, 1, None)
 
 
-def test_a_loss_far_above_guessings_is_a_reason() -> None:
+def test_a_loss_far_above_chances_is_a_reason() -> None:
     diverging = evaluator(recipe=replace(RECIPE, peak_rate=100.0))
-    with pytest.raises(TrainingError, match=r"training diverged: the mean loss of epoch 1 was .* guessing"):
+    with pytest.raises(TrainingError, match=r"training diverged: the mean loss of epoch 1 was .* chance"):
         diverging(SMALL, SEED, 0, 3, None)
 
 

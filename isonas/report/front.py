@@ -17,6 +17,9 @@ from isonas.objectives import Reference, front_of
 from isonas.search.inputs import Inputs, read_run
 from isonas.search.log import COMPLETE, RUNNING, Trial, read_trials
 
+AT_CHANCE = "! "
+"""The mark of an error that is no result."""
+
 COLUMNS = ("genome", "error", "error_se", "peak_bytes", "madds", "params", "weight_bytes", "trial")
 
 
@@ -46,7 +49,8 @@ class Front:
     """The non-dominated complete trials of runs, lowest error first, and their hypervolume.
 
     `several` tells that more than one run was asked for: then every row names its run. `ended` counts
-    the trials of all runs that ended, `wanted` those they were last asked for.
+    the trials of all runs that ended, `wanted` those they were last asked for, `at_chance` the complete
+    ones that did not get going.
     """
 
     inputs: Inputs
@@ -57,6 +61,7 @@ class Front:
     unreadable: tuple[str, ...]
     ended: int
     wanted: int
+    at_chance: int
 
 
 def read_front(runs: Sequence[Path]) -> Front:
@@ -97,6 +102,7 @@ def read_front(runs: Sequence[Path]) -> Front:
         tuple(unreadable),
         ended,
         wanted,
+        sum(member.trial.is_at_chance for member in members),
     )
 
 
@@ -109,7 +115,8 @@ def front_document(front: Front) -> dict[str, Any]:
         "hypervolume": front.hypervolume,
         "memory_model": str(front.inputs.budget.memory_model),
         "dtype": str(front.inputs.budget.dtype),
-        "front": [_row(front, member) for member in front.members],
+        "at_chance": front.at_chance,
+        "front": [{**_row(front, member), "learned": member.trial.learned} for member in front.members],
     }
 
 
@@ -144,7 +151,7 @@ def front_table(front: Front) -> Table:
         trial = member.trial
         table.add_row(
             str(trial.genome),
-            f"{trial.error:.3f}",
+            f"{AT_CHANCE if trial.is_at_chance else ''}{trial.error:.3f}",
             f"{trial.error_se:.3f}",
             format_bytes(trial.peak_bytes),
             format_count(trial.madds),

@@ -138,6 +138,7 @@ def _ask(study: Study, known: Mapping[int, Trial], number: int, flying: set[int]
         error=before.error,
         error_se=before.error_se,
         loss=before.loss,
+        learned=before.learned,
     )
 
 
@@ -154,6 +155,7 @@ def _trained(trial: Trial, outcome: Outcome) -> Trial:
         error=last.error,
         error_se=last.error_se,
         loss=last.loss,
+        learned=last.learned,
         curve_epochs=trial.curve_epochs[:kept] + tuple(result.epoch for result in curve),
         curve_error=trial.curve_error[:kept] + tuple(result.error for result in curve),
         curve_error_se=trial.curve_error_se[:kept] + tuple(result.error_se for result in curve),

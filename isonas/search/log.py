@@ -37,8 +37,9 @@ class Trial:
 
     Costs are under the study's convention (batch 1, `peak_bytes` with the image). `error` is 1 − top-1
     on the validation images after `epochs` epochs, `error_se` its standard error, `loss` the last
-    epoch's training loss. Where the genome was trained again with fresh seeds, `repeat_errors` are
-    those results and `error` the mean of all; a trial's own first result is the end of `curve_error`.
+    epoch's training loss. `learned` is false where neither is below that of chance, None where that was
+    not recorded. Where the genome was trained again with fresh seeds, `repeat_errors` are those results
+    and `error` the mean of all; a trial's own first result is the end of `curve_error`.
     A stopped trial's `error` is the one it was stopped with, `extrapolated_error` what it was expected
     to reach, with standard deviation `extrapolated_se`. `pending` are the
     numbers below its own that had no result when it was asked.
@@ -67,6 +68,7 @@ class Trial:
     extrapolated_se: float | None = None
     repeat_errors: tuple[float, ...] = ()
     loss: float | None = None
+    learned: bool | None = None
     curve_epochs: tuple[int, ...] = ()
     curve_error: tuple[float, ...] = ()
     curve_error_se: tuple[float, ...] = ()
@@ -75,6 +77,11 @@ class Trial:
     micro_batch: int | None = None
     reason: str | None = None
     finished_at: str | None = None
+
+    @property
+    def is_at_chance(self) -> bool:
+        """Whether it was trained to its end and did not get going: then its error is no result."""
+        return self.state == COMPLETE and self.learned is False
 
     @property
     def own_error(self) -> float | None:
@@ -117,6 +124,7 @@ SCHEMA = pa.schema(
         ("extrapolated_se", pa.float64()),
         ("repeat_errors", pa.list_(pa.float64())),
         ("loss", pa.float64()),
+        ("learned", pa.bool_()),
         ("curve_epochs", pa.list_(pa.int64())),
         ("curve_error", pa.list_(pa.float64())),
         ("curve_error_se", pa.list_(pa.float64())),
@@ -137,7 +145,7 @@ SCHEMA = pa.schema(
 
 _SINCE_2 = ("curve_error_se", "extrapolated_error", "extrapolated_se", "repeat_errors", "pending")
 _SINCE_3 = ("micro_batch",)
-_SINCE_4: tuple[str, ...] = ()
+_SINCE_4: tuple[str, ...] = ("learned",)
 _LATER = (*_SINCE_2, *_SINCE_3, *_SINCE_4)
 
 _DAMAGED = (ValueError, TypeError, pa.ArrowException, GenomeError)

@@ -167,14 +167,15 @@ class _NearestFeasible(BaseSampler):
 
 
 def _frozen(trial: Trial, feasible: Feasible, reference: Reference) -> FrozenTrial:
-    """A trial as Optuna knows it: a stopped one is complete with its extrapolated error."""
+    """A trial as Optuna knows it: a stopped one is complete with its extrapolated error, one that did not
+    get going has failed."""
     row = columns_of([trial.genome])
     params = {
         gene: values.index(int(getattr(row, gene)[0]))
         for gene, values in zip(feasible.genes, feasible.values, strict=True)
     }
     states = {FAILED: TrialState.FAIL, RUNNING: TrialState.RUNNING}
-    state = states.get(trial.state, TrialState.COMPLETE)
+    state = TrialState.FAIL if trial.is_at_chance else states.get(trial.state, TrialState.COMPLETE)
     told = replace(trial, error=trial.own_error)
     return create_trial(
         state=state,

@@ -21,6 +21,7 @@ from isonas.data.dataset import Images
 from isonas.data.store import mapped_for_random
 from isonas.errors import MemoryExhausted, TrainingError
 from isonas.evaluation import EpochResult
+from isonas.training.chance import chance_of
 from isonas.training.depthwise import speed_up_depthwise
 from isonas.training.machine import Machine, keep_freed_memory
 from isonas.training.pooling import speed_up_pooling
@@ -30,7 +31,7 @@ _UPLOAD = 8192
 _CHECKED_EVERY = 32
 
 DIVERGED = 10
-"""An epoch's mean loss, in multiples of guessing's, from which on a training is given up."""
+"""An epoch's mean loss, in multiples of chance's, from which on a training is given up."""
 
 
 @dataclass(frozen=True)
@@ -149,12 +150,14 @@ def train(
     from a piece, and its running ones move once a piece.
 
     Raises TrainingError where the loss is no longer a number, where an epoch's mean is DIVERGED times
-    that of guessing, and where training takes longer than `timeout` seconds in all.
+    that of chance, and where training takes longer than `timeout` seconds in all.
     """
     deadline = time.perf_counter() + timeout - seconds if timeout is not None else math.inf
     optimizer = _optimizer(network, recipe)
     if optimizer_state is not None:
         optimizer.load_state_dict(optimizer_state)
+    classes = 1 + int(max(training.labels.max(), validation.labels.max()))
+    chance = chance_of(training.labels, classes, recipe.label_smoothing)
     for epoch in range(from_epoch, recipe.epochs if to_epoch is None else to_epoch):
         began = time.perf_counter()
         loss = 0.0
@@ -167,12 +170,18 @@ def train(
                 loss = mean
             if not math.isfinite(loss):
                 raise TrainingError(f"the loss became {loss} in epoch {epoch + 1}")
+        if loss > DIVERGED * chance.loss:
+            raise TrainingError(
+                f"training diverged: the mean loss of epoch {epoch + 1} was {loss:.3g}, that of chance is "
+                f"{chance.loss:.3g}"
+            )
         error = validation_error(network, validation, machine, pieces)
         error_se = math.sqrt(error * (1 - error) / len(validation))
         took = time.perf_counter() - began
         seconds += took
         micro_batch = -(-_batch_size(recipe, training) // pieces)
-        result = EpochResult(epoch + 1, error, error_se, loss, took, micro_batch)
+        learned = chance.is_beaten(loss, error, error_se)
+        result = EpochResult(epoch + 1, error, error_se, loss, took, micro_batch, learned)
         yield result, _checkpoint(network, optimizer, seconds)
 
 
@@ -187,10 +196,7 @@ def _epoch(
     epoch: int,
     pieces: int,
 ) -> Iterator[float | None]:
-    """Train one epoch, yielding after every step: now and then, and at its end, the mean loss so far.
-
-    Raises TrainingError at the end of one that went astray.
-    """
+    """Train one epoch, yielding after every step: now and then, and at its end, the mean loss so far."""
     generator = _generator(seed, epoch)
     count = recipe.epoch_images or len(training)
     order = _order(len(training), epoch * count, count, seed).to(training.labels.device)
@@ -219,13 +225,7 @@ def _epoch(
         optimizer.zero_grad(set_to_none=True)
         # Reading the loss waits for a GPU.
         yield float(total) / (step + 1) if step % _CHECKED_EVERY == 0 else None
-    mean, guessing = float(total) / steps, math.log(logits.shape[1])
-    yield mean
-    if mean > DIVERGED * guessing:
-        raise TrainingError(
-            f"training diverged: the mean loss of epoch {epoch + 1} was {mean:.3g}, that of guessing is "
-            f"{guessing:.3g}"
-        )
+    yield float(total) / steps
 
 
 def _batch_size(recipe: Recipe, training: Examples) -> int:
