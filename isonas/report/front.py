@@ -33,7 +33,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A network beside a front, its costs under a run's convention, and its error if it was trained."""
+    """A network beside a front, its costs under a run's convention, and its error if it was trained.
+
+    `peak_rate` is the learning rate, at batch size 32, that was best of those tried; None for the run's own.
+    """
 
     network: str
     peak_bytes: int
@@ -42,6 +45,7 @@ class Baseline:
     weight_bytes: int
     error: float | None = None
     error_se: float | None = None
+    peak_rate: float | None = None
 
 
 @dataclass(frozen=True)
