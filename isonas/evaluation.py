@@ -43,7 +43,7 @@ def errors_of(right: npt.NDArray[np.int64], images: npt.NDArray[np.int64]) -> Er
     )
 
 
-def chance_of(objective: str, images: npt.NDArray[np.int64]) -> float:
+def chance_error(objective: str, images: npt.NDArray[np.int64]) -> float:
     """The error of the best constant answer, where classes have so many `images` (classes,).
 
     For `error` that is always the largest class, for `balanced_error` any class that has images.
@@ -61,7 +61,8 @@ class EpochResult:
     `error` and `balanced_error` are `Errors` on the validation images, `loss` the mean training loss of
     the epoch, `seconds` its time by the clock, validation included. `micro_batch` is the most images
     that went through the network at a time. `worker` is where it was trained, `host/process`: a result
-    is made by the process that trains.
+    is made by the process that trains. `learned` is false where neither the loss nor the error is below
+    that of chance (`isonas.training.chance`).
     """
 
     epoch: int
@@ -70,6 +71,7 @@ class EpochResult:
     loss: float
     seconds: float = field(default=0.0, compare=False)
     micro_batch: int | None = None
+    learned: bool = True
     worker: str = field(default_factory=lambda: f"{platform.node()}/{os.getpid()}", compare=False)
     balanced_error: float | None = None
     balanced_error_se: float | None = None

@@ -20,6 +20,7 @@ from isonas.hardware import Budget
 from isonas.search.inputs import Inputs, create_run
 from isonas.search.study import Study, study_of
 from isonas.space import SearchSpace
+from isonas.training.version import TRAINING_VERSION
 
 SPACE = SearchSpace(
     name="tiny",
@@ -52,6 +53,7 @@ INPUTS = Inputs(
     epochs=2,
     epoch_images=None,
     batch_size=32,
+    training_version=TRAINING_VERSION,
     proxy_input=None,
     device="cpu",
     precision="fp32",

@@ -16,7 +16,7 @@ from scipy.stats import kendalltau
 
 from isonas.bench.cost import BUDGET
 from isonas.cost import Deployment, DType
-from isonas.evaluation import Curve, TrainingState, chance_of, errors_of
+from isonas.evaluation import Curve, TrainingState, chance_error, errors_of
 from isonas.genome import Genome
 from isonas.hardware import budget_of, costs, within
 from isonas.objectives import parse_objectives
@@ -126,8 +126,8 @@ def test_chance_is_the_best_constant_answer(images: list[int]) -> None:
     constant = [
         errors_of(np.where(np.arange(len(count)) == one, count, 0), count) for one in range(len(count))
     ]
-    assert chance_of("error", count) == min(one.error for one in constant)
-    assert chance_of("balanced_error", count) == min(one.balanced_error for one in constant)
+    assert chance_error("error", count) == min(one.error for one in constant)
+    assert chance_error("balanced_error", count) == min(one.balanced_error for one in constant)
 
 
 class Swapped(Recorder):

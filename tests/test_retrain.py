@@ -36,6 +36,7 @@ from isonas.training.machine import Machine
 from isonas.training.recipes import FullRecipe, load_recipe, parse_recipe, shipped_recipes
 from isonas.training.retrain import retrain
 from isonas.training.retrain_folder import Retraining, State, load_state
+from isonas.training.version import TRAINING_VERSION
 from isonas.training.weights_file import read_weights
 from tests.commands import document, isonas
 
@@ -71,6 +72,7 @@ def asked(recipe: FullRecipe = EVERYTHING, **changes: Any) -> Retraining:
         device="cpu",
         precision="fp32",
         threads=1,
+        training_version=TRAINING_VERSION,
     )
     return replace(inputs, **changes)
 

@@ -29,6 +29,7 @@ from isonas.evaluation import trial_seed
 from isonas.genome import Genome, Stem, parse_genome, stem_block
 from isonas.networks.build import build_network
 from isonas.networks.isometric import Pool
+from isonas.paper.scales import FULL_RECIPE
 from isonas.space import load_space, spaces_folder
 from isonas.training import loop, machine
 from isonas.training.depthwise import depthwise, speed_up_depthwise
@@ -102,6 +103,18 @@ def test_epochs_walk_through_shuffled_passes(images: int, start: int, count: int
     assert window.tolist() == row[start:].tolist()
     whole = (start + count) // images * images
     assert set(Counter(row[:whole].tolist()).values()) <= {whole // images}
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "peak"),
+    [(8, 0.075), (32, 0.3), (64, 0.6), (128, 1.2), (256, 1.2), (512, 1.2), (4096, 1.2)],
+)
+def test_the_peak_rate_grows_with_the_batch_up_to_what_still_trains(batch_size: int, peak: float) -> None:
+    assert Recipe(batch_size=batch_size, peak_rate=0.3).rate(0.25) == pytest.approx(peak)
+
+
+def test_the_full_scale_of_the_paper_has_its_peak() -> None:
+    assert FULL_RECIPE.rate(FULL_RECIPE.warmup) == pytest.approx(0.4)
 
 
 @given(st.floats(0, 1))
@@ -264,9 +277,9 @@ def test_memory_that_runs_out_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> No
         evaluator()(SMALL, SEED, 0, 1, None)
 
 
-def test_a_loss_far_above_guessings_is_a_reason() -> None:
+def test_a_loss_far_above_chances_is_a_reason() -> None:
     diverging = evaluator(recipe=replace(RECIPE, peak_rate=100.0))
-    with pytest.raises(TrainingError, match=r"training diverged: the mean loss of epoch 1 was .* guessing"):
+    with pytest.raises(TrainingError, match=r"training diverged: the mean loss of epoch 1 was .* chance"):
         diverging(SMALL, SEED, 0, 3, None)
 
 

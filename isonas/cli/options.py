@@ -252,7 +252,7 @@ def proxy_options(*, epochs: int) -> Callable[[F], F]:
             default=32,
             show_default=True,
             type=click.IntRange(2),
-            help="Images of a training step.",
+            help="Images of a training step; the learning rate grows with them, up to 128.",
         ),
         click.option(
             "--proxy-input",

@@ -34,10 +34,11 @@ def new_inputs(options: dict[str, Any]) -> tuple[Inputs, Dataset]:
     from isonas.data.dataset import validation_images
     from isonas.data.preprocessing import Fit
     from isonas.data.sources import open_dataset
-    from isonas.evaluation import chance_of
+    from isonas.evaluation import chance_error
     from isonas.objectives import error_objective, parse_objectives
     from isonas.search.inputs import Inputs
     from isonas.space import load_space
+    from isonas.training.version import TRAINING_VERSION
 
     space = load_space(options["space"])
     budget = budget_from(options)
@@ -46,7 +47,7 @@ def new_inputs(options: dict[str, Any]) -> tuple[Inputs, Dataset]:
     data = open_dataset(options["data"], cache_folder(options), image_side, fit)
     _check_engine(options["engine"], options)
     images = validation_images(data, options["seed"])
-    chance = chance_of(error_objective(objectives), images)
+    chance = chance_error(error_objective(objectives), images)
     if "error" in objectives:
         _tell_imbalance(objectives, images, data.class_names, chance)
     machine = _machine(options)
@@ -72,6 +73,7 @@ def new_inputs(options: dict[str, Any]) -> tuple[Inputs, Dataset]:
         epochs=options["epochs"],
         epoch_images=epoch_images,
         batch_size=options["batch_size"],
+        training_version=TRAINING_VERSION,
         proxy_input=options["proxy_input"],
         device=machine.device,
         precision=machine.precision,
@@ -187,12 +189,14 @@ def given_inputs(recorded: Inputs, options: dict[str, Any], given: set[str], dat
 def inputs_again(run: Path, recorded: Inputs, options: dict[str, Any]) -> Inputs:
     """A run's inputs for training more of it, with its images where `--data` says they lie now.
 
-    Raises DataError where they cannot be opened, RunError where they are others, UsageError without
-    the run's device.
+    Raises DataError where they cannot be opened, RunError where they are others or the run is of another
+    training version, UsageError without the run's device.
     """
     from isonas.search.inputs import changed
     from isonas.training.machine import require_device
+    from isonas.training.version import require_this_version
 
+    require_this_version(run, recorded.training_version)
     inputs = given_inputs(recorded, options, set(), images_again(run, recorded, options))
     if changed(recorded, inputs):
         raise RunError(f"{run} was searched on other images than those of {inputs.data}; give its own.")

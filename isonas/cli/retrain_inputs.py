@@ -47,9 +47,14 @@ def resolved(
     from isonas.genome import stem_block
     from isonas.training.machine import require_device
     from isonas.training.recipes import load_recipe
-    from isonas.training.retrain_folder import begin, changed, read_retraining
+    from isonas.training.retrain_folder import begin, changed, read_result, read_retraining
+    from isonas.training.version import require_this_version
 
     recorded = read_retraining(job.folder)
+    if recorded is not None and read_result(job.folder) is None:
+        require_this_version(
+            job.folder, recorded.training_version, "start a new retraining in another folder with --run DIR"
+        )
     source = options["data"] or (recorded.data if recorded else job.inputs.data if job.inputs else None)
     if source is None:
         raise UsageError(
@@ -128,6 +133,7 @@ def _new(
     from isonas.training.machine import probe_machine, usable_cores
     from isonas.training.recipes import load_recipe
     from isonas.training.retrain_folder import Retraining
+    from isonas.training.version import TRAINING_VERSION
 
     recipe = _over(load_recipe(options["recipe"] or "adamw"), options)
     seed = options["seed"] if options["seed"] is not None else (job.inputs.seed if job.inputs else 0)
@@ -152,6 +158,7 @@ def _new(
         fit=data.fit,
         crop_side=(crops or data.train).side,
         decoder=data.decoder,
+        training_version=TRAINING_VERSION,
         trial=job.trial.number if job.trial else None,
         proxy_error=job.trial.error if job.trial else None,
         warm_start=bool(options["warm_start"]),

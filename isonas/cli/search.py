@@ -173,8 +173,10 @@ def resume_run(run: Path, options: dict[str, Any], given: set[str], time_limit: 
 def _resume_held(run: Path, options: dict[str, Any], given: set[str], time_limit: float) -> None:
     from isonas.search.inputs import changed, read_run, versions
     from isonas.search.study import study_of
+    from isonas.training.version import require_this_version
 
     recorded, reference, recorded_versions = read_run(run)
+    require_this_version(run, recorded.training_version)
     source = options["data"] if "data" in given else None
     data = images_again(run, recorded, {**options, "data": source})
     inputs = given_inputs(recorded, options, given, data)

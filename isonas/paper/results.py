@@ -99,6 +99,7 @@ class Settings:
     device: str
     precision: str
     threads: int
+    training_version: int
     cells: dict[str, str]
     fit: Fit = Fit.STRETCH
     decoder: int = 0
@@ -183,6 +184,8 @@ def read_results(path: Path) -> tuple[Settings, list[Training]] | None:
         plain = head["settings"]
         settings = Settings(
             **{
+                # What a file means that does not say.
+                "training_version": 1,
                 **plain,
                 "recipe": Recipe(**plain["recipe"]),
                 "class_names": tuple(plain["class_names"]),

@@ -43,9 +43,11 @@ from isonas.training.examples import on_device
 from isonas.training.loop import Checkpoint, prepare, train, training_errors
 from isonas.training.machine import Machine
 from isonas.training.retrain_folder import write_document, writing
+from isonas.training.version import TRAINING_VERSION, require_this_version
 
 _UNFINISHED = "unfinished.pt"
 _SAVED_EVERY_SECONDS = 60.0
+_ANEW = "start anew in another folder with --run DIR"
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def plan_of(experiment: Experiment, scale: str, data: Dataset, machine: Machine,
         device=machine.device,
         precision=machine.precision,
         threads=machine.threads,
+        training_version=TRAINING_VERSION,
         cells={cell.name: f"{cell.network} at {cell.input_side}" for cell in experiment.cells(scale)},
     )
     return Plan(experiment, scale, part, settings, machine, seeds or at.seeds)
@@ -91,7 +94,8 @@ def trainings(folder: Path, plan: Plan) -> Iterator[tuple[Training, Results]]:
     All cells are trained from one seed before any from the next: stopped at any time, what is there is
     the whole experiment, with fewer seeds. A cell whose start, another cell's weights, failed to train
     is left out. A training goes on from its last saved epoch. Raises RunError
-    where the folder holds results under other settings, LogError where it cannot be used.
+    where the folder holds results under other settings or of another training version, LogError where it
+    cannot be used.
     """
     with _held(folder):
         done = _recorded(folder, plan.settings)
@@ -117,6 +121,7 @@ def _recorded(folder: Path, settings: Settings) -> list[Training]:
     if found is None:
         return []
     recorded, done = found
+    require_this_version(folder, recorded.training_version, _ANEW)
     if differing := changed(recorded, settings):
         raise RunError(
             f"{folder} holds results of other settings: {', '.join(differing)}; give those as they were, "
@@ -191,8 +196,11 @@ def _left(folder: Path, cell: Cell, seed: int) -> tuple[list[EpochResult], Check
             left: dict[str, Any] = torch.load(stream, weights_only=True, map_location="cpu")
         if (left["cell"], left["seed"]) != (cell.name, seed):
             return [], None
+        require_this_version(folder, left.get("training_version", 1), _ANEW)
         curve = [EpochResult(**result) for result in left["curve"]]
         return curve, Checkpoint(left["network"], left["optimizer"])
+    except RunError:
+        raise
     except Exception as error:
         # A torn or foreign file raises whatever its bytes happen to mean.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -201,6 +209,7 @@ def _left(folder: Path, cell: Cell, seed: int) -> tuple[list[EpochResult], Check
 
 def _leave(folder: Path, cell: Cell, seed: int, curve: list[EpochResult], after: Checkpoint) -> None:
     document = {
+        "training_version": TRAINING_VERSION,
         "cell": cell.name,
         "seed": seed,
         "curve": [asdict(result) for result in curve],

@@ -5,12 +5,15 @@ from __future__ import annotations
 from isonas.paper.experiment import FULL, SMALL, SMOKE, Scale
 from isonas.training.recipe import Recipe
 
-FULL_RECIPE = Recipe(epochs=90, epoch_images=None, batch_size=256, peak_rate=0.05, weight_decay=4e-5)
+FULL_RECIPE = Recipe(epochs=90, epoch_images=None, batch_size=256, peak_rate=0.1, weight_decay=4e-5)
 """One cycle of SGD to a peak rate of 0.4 at batch 256; the paper trained with MobileNetV3's RMSProp."""
 
 
 MOBILENETV3_RATE = 0.1
-"""Peak learning rate for MobileNetV3 at batch 32. Under the proxy's 0.3 some trainings do not get going."""
+"""Peak learning rate for MobileNetV3 at batch 32. Under 0.3 some trainings do not get going."""
+
+MOBILENETV3_RATES = (0.03, MOBILENETV3_RATE, 0.3)
+"""Those tried for a MobileNetV3 beside a front, of which the best counts."""
 
 
 def scales(

@@ -19,6 +19,9 @@ from isonas.search.inputs import Inputs, incomparable, read_run
 from isonas.search.log import COMPLETE, RUNNING, Trial, read_trials
 from isonas.space import columns_of
 
+AT_CHANCE = "! "
+"""The mark of an error that is no result."""
+
 COLUMNS = (
     "genome", "error", "error_se", "trainings", "balanced_error", "balanced_error_se", "arena_bytes",
     "peak_bytes", "madds", "params", "file_bytes", "weight_bytes", "trial",
@@ -35,7 +38,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A network beside a front, its costs under a run's convention, and its error if it was trained."""
+    """A network beside a front, its costs under a run's convention, and its error if it was trained.
+
+    `peak_rate` is the learning rate, at batch size 32, that was best of those tried; None for the run's own.
+    """
 
     network: str
     arena_bytes: int
@@ -48,6 +54,7 @@ class Baseline:
     error_se: float | None = None
     balanced_error: float | None = None
     balanced_error_se: float | None = None
+    peak_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -55,8 +62,9 @@ class Front:
     """The non-dominated complete trials of runs, lowest error first, and their hypervolume.
 
     `several` tells that more than one run was asked for: then every row names its run. `ended` counts
-    the trials of all runs that ended, `wanted` those they were last asked for, `repeats` the trainings
-    that front members were last to have. `mixed` names the inputs of the trainings in which runs differ.
+    the trials of all runs that ended, `wanted` those they were last asked for, `at_chance` the complete
+    ones that did not get going, `repeats` the trainings that front members were last to have. `mixed`
+    names the inputs of the trainings in which runs differ.
     """
 
     inputs: Inputs
@@ -67,6 +75,7 @@ class Front:
     unreadable: tuple[str, ...]
     ended: int
     wanted: int
+    at_chance: int
     repeats: int = 1
     mixed: tuple[str, ...] = ()
 
@@ -113,6 +122,7 @@ def read_front(runs: Sequence[Path], *, mixed: bool = False) -> Front:
         tuple(unreadable),
         ended,
         wanted,
+        sum(member.trial.is_at_chance for member in members),
         inputs.repeats,
         tuple(dict.fromkeys(differing)),
     )
@@ -129,7 +139,8 @@ def front_document(front: Front) -> dict[str, Any]:
         "memory_model": str(front.inputs.budget.memory_model),
         "dtype": str(front.inputs.budget.dtype),
         **({"mixed": list(front.mixed)} if front.several else {}),
-        "front": [_row(front, member) for member in front.members],
+        "at_chance": front.at_chance,
+        "front": [{**_row(front, member), "learned": member.trial.learned} for member in front.members],
     }
 
 

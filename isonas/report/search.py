@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from isonas.hardware import format_bytes
 from isonas.objectives import front_of
 from isonas.report.console import console
-from isonas.report.front import Baseline, Front, baseline_table, format_count, front_table
+from isonas.report.front import AT_CHANCE, Baseline, Front, baseline_table, format_count, front_table
 from isonas.search.log import COMPLETE, FAILED, STOPPED, Trial
 from isonas.search.study import Study
 
@@ -79,6 +79,12 @@ def print_front(front: Front) -> None:
     out.print(f"\n{len(front.members)} on the front; hypervolume {front.hypervolume:.4f} of ({axes}).")
     if front.ended < front.wanted:
         out.print(f"{front.ended} of {front.wanted} trials have ended.")
+    if front.at_chance:
+        out.print(
+            f"{front.at_chance} of {front.ended} trials did not get going: neither training loss nor "
+            f"error is below chance. Samplers take them for failures; {AT_CHANCE.strip()} marks those on the "
+            "front. Train longer (--epochs), or in smaller batches (--batch-size)."
+        )
     fewer = sum(member.trial.trainings < front.repeats for member in front.members)
     if fewer:
         out.print(

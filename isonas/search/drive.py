@@ -161,6 +161,7 @@ def next_trial(study: Study, known: Mapping[int, Trial], number: int, flying: se
         balanced_error=before.balanced_error,
         balanced_error_se=before.balanced_error_se,
         loss=before.loss,
+        learned=before.learned,
     )
     return Step(asked, note=note)
 
@@ -180,6 +181,7 @@ def _trained(trial: Trial, outcome: Outcome) -> Trial:
         balanced_error=last.balanced_error,
         balanced_error_se=last.balanced_error_se,
         loss=last.loss,
+        learned=last.learned,
         curve_epochs=trial.curve_epochs[:kept] + tuple(result.epoch for result in curve),
         curve_error=trial.curve_error[:kept] + tuple(result.error for result in curve),
         curve_error_se=trial.curve_error_se[:kept] + tuple(result.error_se for result in curve),

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from isonas.pareto import non_dominated
-from isonas.search.chance import chance_of_success
 from isonas.search.improvement import most_improving
 from isonas.search.log import Trial
 from isonas.search.study import Study
+from isonas.search.success import chance_of_success
 from isonas.search.surrogate import LEARNED_AT_MOST, fit, stand_ins
 
 Floats = npt.NDArray[np.float64]

@@ -34,6 +34,7 @@ class Inputs:
     `image_side` is the side in pixels that photographs were asked to be fitted to, None for the source's own,
     `fit` says how, by which version of the `decoder` (0: the source gives pixels, or nobody said). `chance`
     is the best constant answer's error on the validation images, in the error that is minimised.
+    `training_version` is that of the isonas that began it (`isonas.training.version`).
     `proxy_input` limits the proxy's side in pixels, None for no limit; `epoch_images` None means all.
     `trials` is the total to reach, `repeats` how often a front member is trained in all,
     `trial_timeout` the seconds that a training may take, None for no limit; the last four say who trains
@@ -59,6 +60,7 @@ class Inputs:
     epochs: int
     epoch_images: int | None
     batch_size: int
+    training_version: int
     proxy_input: int | None
     device: str
     precision: str
@@ -113,7 +115,7 @@ _SINCE_2 = {
 
 _SINCE_3 = {"trial_timeout": None}
 
-_SINCE_4: dict[str, Any] = {"image_side": None, "fit": "stretch", "decoder": 0}
+_SINCE_4: dict[str, Any] = {"image_side": None, "fit": "stretch", "decoder": 0, "training_version": 1}
 
 
 def create_run(run: Path, inputs: Inputs, reference: Reference) -> None:
@@ -294,7 +296,17 @@ def parse_inputs(document: dict[str, Any]) -> Inputs:
     )
     if inputs.sampler not in SAMPLER_NAMES:
         raise ValueError(f"sampler {inputs.sampler!r} is unknown")
-    for name in ("input", "classes", "seed", "data_side", "epochs", "batch_size", "threads", "trials"):
+    for name in (
+        "input",
+        "classes",
+        "seed",
+        "data_side",
+        "epochs",
+        "batch_size",
+        "threads",
+        "trials",
+        "training_version",
+    ):
         if not isinstance(getattr(inputs, name), int):
             raise TypeError(f"{name} is {getattr(inputs, name)!r}")
     return inputs

@@ -50,7 +50,8 @@ class Trial:
     `file_bytes` are `peak_bytes` and `weight_bytes` with the runtime's overheads, None in a log before
     version 4. `error` is 1 − top-1 on the validation images after `epochs` epochs, `balanced_error` 1 −
     the mean over classes of their recall, `…_se` their standard errors, `loss` the last epoch's training
-    loss. Where the genome was trained again with fresh seeds, `repeat_errors` (and
+    loss. `learned` is false where neither the loss nor the error is below that of chance, None where that
+    was not recorded. Where the genome was trained again with fresh seeds, `repeat_errors` (and
     `repeat_balanced_errors`) are those results and `error` the mean of all; a trial's own first result
     is the end of `curve_error`. A stopped trial's `error` is the one it was stopped with,
     `extrapolated_error` what the error that is minimised was expected to reach, with standard deviation
@@ -86,6 +87,7 @@ class Trial:
     repeat_errors: tuple[float, ...] = ()
     repeat_balanced_errors: tuple[float, ...] = ()
     loss: float | None = None
+    learned: bool | None = None
     curve_epochs: tuple[int, ...] = ()
     curve_error: tuple[float, ...] = ()
     curve_error_se: tuple[float, ...] = ()
@@ -114,12 +116,17 @@ class Trial:
     @property
     def failed(self) -> bool:
         """Whether it ended without a result to learn from."""
-        return self.state == FAILED
+        return self.state == FAILED or self.is_at_chance
 
     @property
     def trainings(self) -> int:
         """How many trainings `error` is the mean of."""
         return 1 + len(self.repeat_errors)
+
+    @property
+    def is_at_chance(self) -> bool:
+        """Whether it was trained to its end and did not get going: then its error is no result."""
+        return self.state == COMPLETE and self.learned is False
 
     @property
     def own_error(self) -> float | None:
@@ -163,6 +170,7 @@ SCHEMA = pa.schema(
         ("repeat_errors", pa.list_(pa.float64())),
         ("repeat_balanced_errors", pa.list_(pa.float64())),
         ("loss", pa.float64()),
+        ("learned", pa.bool_()),
         ("curve_epochs", pa.list_(pa.int64())),
         ("curve_error", pa.list_(pa.float64())),
         ("curve_error_se", pa.list_(pa.float64())),
@@ -186,7 +194,9 @@ SCHEMA = pa.schema(
 _SINCE_2 = ("curve_error_se", "extrapolated_error", "extrapolated_se", "repeat_errors", "pending")
 _SINCE_3 = ("micro_batch",)
 _LISTS_SINCE_4 = ("repeat_balanced_errors", "curve_balanced_error", "curve_balanced_error_se")
-_SINCE_4 = ("arena_bytes", "file_bytes", "balanced_error", "balanced_error_se", *_LISTS_SINCE_4)
+_SINCE_4 = (
+    "arena_bytes", "file_bytes", "balanced_error", "balanced_error_se", "learned", *_LISTS_SINCE_4
+)  # fmt: skip
 _LATER = (*_SINCE_2, *_SINCE_3, *_SINCE_4)
 
 _DAMAGED = (ValueError, TypeError, pa.ArrowException, GenomeError)

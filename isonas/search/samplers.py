@@ -167,8 +167,9 @@ class _NearestFeasible(BaseSampler):
 
 
 def _frozen(trial: Trial, feasible: Feasible, reference: Reference) -> FrozenTrial:
-    """A trial as Optuna knows it: a stopped one is complete with its extrapolated error, a failed one with
-    the worst of everything, for Optuna's samplers do not learn from failures."""
+    """A trial as Optuna knows it: a stopped one is complete with its extrapolated error, a failed one (or
+    one that did not get going) with the worst of everything, for Optuna's samplers do not learn from
+    failures."""
     row = columns_of([trial.genome])
     params = {
         gene: values.index(int(getattr(row, gene)[0]))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from isonas.data.augment import augment, normalise
 from isonas.errors import MemoryExhausted, TrainingError
 from isonas.evaluation import EpochResult, Errors, errors_of
+from isonas.training.chance import chance_of
 from isonas.training.depthwise import speed_up_depthwise
 from isonas.training.examples import Examples
 from isonas.training.machine import Machine, keep_freed_memory
@@ -28,7 +29,7 @@ from isonas.training.step import Gradients, cuda_graph
 _CHECKED_EVERY = 32
 
 DIVERGED = 10
-"""An epoch's mean loss, in multiples of guessing's, from which on a training is given up."""
+"""An epoch's mean loss, in multiples of chance's, from which on a training is given up."""
 
 
 @contextmanager
@@ -127,7 +128,7 @@ def train(
     from a piece, and its running ones move once a piece.
 
     Raises TrainingError where the loss is no longer a number, where an epoch's mean is DIVERGED times
-    that of guessing, and where training takes longer than `timeout` seconds in all.
+    that of chance, and where training takes longer than `timeout` seconds in all.
     """
     deadline = time.perf_counter() + timeout - seconds if timeout is not None else math.inf
     optimizer = _optimizer(network, recipe)
@@ -142,6 +143,8 @@ def train(
         pieces=max(min(pieces, size // 2), 1),
         record=cuda_graph if machine.device == "cuda" else None,
     )
+    classes = 1 + int(max(training.labels.max(), validation.labels.max()))
+    chance = chance_of(training.labels, classes, recipe.label_smoothing)
     for epoch in range(from_epoch, recipe.epochs if to_epoch is None else to_epoch):
         began = time.perf_counter()
         loss = 0.0
@@ -154,19 +157,24 @@ def train(
                 loss = mean
             if not math.isfinite(loss):
                 raise TrainingError(f"the loss became {loss} in epoch {epoch + 1}")
+        if loss > DIVERGED * chance.loss:
+            raise TrainingError(
+                f"training diverged: the mean loss of epoch {epoch + 1} was {loss:.3g}, that of chance is "
+                f"{chance.loss:.3g}"
+            )
         found = validation_errors(network, validation, machine, pieces)
         took = time.perf_counter() - began
         seconds += took
-        micro_batch = -(-_batch_size(recipe, training) // pieces)
         result = EpochResult(
             epoch + 1,
             found.error,
             found.error_se,
             loss,
             took,
-            micro_batch,
-            found.balanced_error,
-            found.balanced_error_se,
+            micro_batch=-(-_batch_size(recipe, training) // pieces),
+            learned=chance.is_beaten(loss, found.error, found.error_se),
+            balanced_error=found.balanced_error,
+            balanced_error_se=found.balanced_error_se,
         )
         yield result, _checkpoint(network, optimizer, seconds)
 
@@ -181,10 +189,7 @@ def _epoch(
     seed: int,
     epoch: int,
 ) -> Iterator[float | None]:
-    """Train one epoch, yielding after every step: now and then, and at its end, the mean loss so far.
-
-    Raises TrainingError at the end of one that went astray.
-    """
+    """Train one epoch, yielding after every step: now and then, and at its end, the mean loss so far."""
     generator = _generator(seed, epoch)
     count = recipe.epoch_images or len(training)
     order = _order(len(training), epoch * count, count, seed).to(training.pixels.device)
@@ -201,13 +206,7 @@ def _epoch(
         optimizer.step()
         # Reading the loss waits for a GPU.
         yield float(gradients.total) / (step + 1) if step % _CHECKED_EVERY == 0 else None
-    mean, guessing = float(gradients.total) / steps, math.log(gradients.classes)
-    yield mean
-    if mean > DIVERGED * guessing:
-        raise TrainingError(
-            f"training diverged: the mean loss of epoch {epoch + 1} was {mean:.3g}, that of guessing is "
-            f"{guessing:.3g}"
-        )
+    yield float(gradients.total) / steps
 
 
 def _batch_size(recipe: Recipe, training: Examples) -> int:

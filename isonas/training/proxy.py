@@ -76,6 +76,7 @@ class _Training:
     """One network's training over (from_epoch, to_epoch], on images of `image_side` pixels."""
 
     build: Callable[[], nn.Module]
+    recipe: Recipe
     image_side: int
     seed: int
     from_epoch: int
@@ -115,6 +116,7 @@ class ProxyEvaluator:
         return self._trained(
             _Training(
                 build=partial(build_network, genome, side, self._data.classes),
+                recipe=self._recipe,
                 image_side=side,
                 seed=seed,
                 from_epoch=from_epoch,
@@ -124,8 +126,9 @@ class ProxyEvaluator:
             )
         )
 
-    def other(self, build: Callable[[int, int], nn.Module], seed: int) -> Curve:
-        """Train a network that is no genome's over the whole schedule, as a trial is trained.
+    def other(self, build: Callable[[int, int], nn.Module], seed: int, peak_rate: float | None) -> Curve:
+        """Train a network that is no genome's over the whole schedule, as a trial is trained but for the
+        peak learning rate (at batch size 32; None for a trial's).
 
         `build(input_side, classes)` makes it for the deployment input. It reads the whole image, of the
         source's side or the deployment input, whichever is less, upsampled bilinearly to the
@@ -137,7 +140,8 @@ class ProxyEvaluator:
             network = build(whole, self._data.classes)
             return network if side == whole else Upsampled(network, whole)
 
-        curve, _ = self._trained(_Training(built, side, seed, 0, self._recipe.epochs, None, 1))
+        recipe = replace(self._recipe, peak_rate=peak_rate or self._recipe.peak_rate)
+        curve, _ = self._trained(_Training(built, recipe, side, seed, 0, recipe.epochs, None, 1))
         return curve
 
     def _trained(self, training: _Training) -> tuple[Curve, Checkpoint]:
@@ -171,7 +175,7 @@ class ProxyEvaluator:
                 network,
                 examples,
                 validation,
-                self._recipe,
+                training.recipe,
                 self._machine,
                 mirror=self._data.mirror,
                 seed=training.seed,

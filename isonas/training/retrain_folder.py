@@ -63,6 +63,7 @@ class Retraining:
     device: str
     precision: str
     threads: int
+    training_version: int
     image_side: int | None = None
     fit: Fit = Fit.STRETCH
     crop_side: int | None = None
@@ -136,6 +137,8 @@ def read_retraining(folder: Path) -> Retraining | None:
             raise LogError(f"{path} is of version {version}; use the isonas that wrote it.")
         return Retraining(
             **{
+                # What a file means that does not say.
+                "training_version": 1,
                 **document,
                 "genome": parse_genome(document["genome"]),
                 "class_names": tuple(document["class_names"]),
