@@ -74,16 +74,12 @@ def report(results: Results) -> Report:
 
 EXPERIMENT = Experiment(
     id="sharing",
-    trainings="sharing",
     report=report,
     cells=cells,
     scales=scales(
         classes=20,
         images=4000,
         epochs=8,
-        smaller=(
-            "Smaller than ImageNet's setting in depth (l = 8 for 16), width (m = 1/4 for 1), input (56 "
-            "pixels for 224), images (4,000 of 20 classes) and training (8 epochs)."
-        ),
+        smaller="depth (l = 8 for 16), width (m = 1/4 for 1) and input (56 pixels for 224)",
     ),
 )

@@ -46,4 +46,4 @@ def _draw(figure: Any) -> None:
     figure.suptitle("Isometric networks at 224 pixels, each line l = 8, 16, 32 (tensors but the image)")
 
 
-EXPERIMENT = Experiment(id="table2", trainings="table2", report=report)
+EXPERIMENT = Experiment(id="table2", report=report)
