@@ -153,7 +153,8 @@ def equation1(resolution: int, channels: int, layers: Sequence[int]) -> tuple[Al
 
 
 def table2() -> tuple[System, ...]:
-    """The isometric family at input 224: depth 8, 16, 32, r 7 to 56, m 0.5, 1, 2."""
+    """The isometric family at input 224: l = 8, 16, 32 and r = 7, 14, 28 (Table 2), r = 56 (section 7.1),
+    m = 0.5, 1, 2 (Fig. 9)."""
     return tuple(isometric(family(*point)) for point in product((8, 16, 32), (7, 14, 28, 56), (0.5, 1, 2)))
 
 
