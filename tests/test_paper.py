@@ -295,7 +295,7 @@ def test_a_micro_batch_is_kept_to_and_is_a_setting(tmp_path: Path) -> None:
     assert found is not None
     assert {one.micro_batch for one in found[1]} == {8}
     refused = isonas("paper", "sharing", *SMOKE, *run)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "other settings: micro_batch;" in refused.stderr
 
 
