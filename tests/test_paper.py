@@ -34,6 +34,7 @@ from isonas.paper.table4 import EXPERIMENT as TABLE4
 from isonas.paper.table4 import cell_name
 from isonas.space import columns_of
 from isonas.training import loop
+from isonas.training import retrain as full_training
 from isonas.training.machine import Machine
 from isonas.training.recipes import parse_recipe
 from tests.commands import isonas
@@ -279,7 +280,6 @@ def test_a_batch_that_memory_does_not_hold_is_cut(
 def test_a_batch_is_not_cut_below_four(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*arguments: object, **options: object) -> object:
         raise MemoryExhausted("out of memory")
-        yield
 
     monkeypatch.setattr(paper_run, "train", never)
     one, _ = next(iter(trainings(tmp_path, smoke_plan())))
@@ -318,12 +318,14 @@ def test_another_recipe_trains_both_families_and_resumes(
 ) -> None:
     """As the paper's, which is recipes.yaml's `mobilenetv3`: RMSProp, scored on the moving average."""
     recipe = parse_recipe(yaml.safe_load(RECIPE), "test")
-    plan = plan_of(experiment_of(name), "smoke", synthetic(), CPU, 1, recipe=recipe, micro_batch=8)
+    one_cell = experiment_of(name).cells("smoke")[-1:]
+    experiment = replace(experiment_of(name), cells=lambda scale: one_cell)
+    plan = plan_of(experiment, "smoke", synthetic(), CPU, 1, recipe=recipe, micro_batch=8)
     monkeypatch.setattr(paper_run, "_SAVED_EVERY_SECONDS", 0.0)
     whole = [timeless(one) for one, _ in trainings(tmp_path / "whole", plan)]
     assert [one.micro_batch for one in whole] == [8] * len(whole)
     assert all(one.reason is None and math.isfinite(one.curve_loss[-1]) for one in whole)
-    real = paper_run.train_in_full
+    real = full_training.train_in_full
 
     def cut(*arguments: object, **options: object) -> object:
         for state in real(*arguments, **options):  # type: ignore[arg-type]
@@ -339,7 +341,7 @@ def test_another_recipe_trains_both_families_and_resumes(
     assert kept is not None
     assert kept[0].recipe == recipe
     with pytest.raises(RunError, match="recipe"):
-        list(trainings(tmp_path / "cut", smoke_plan(experiment=experiment_of(name), seeds=1)))
+        list(trainings(tmp_path / "cut", smoke_plan(experiment=experiment, seeds=1)))
 
 
 def test_the_papers_recipe_is_offered_and_its_batch_is_checked() -> None:
