@@ -12,7 +12,8 @@ from isonas.data.store import Chunks, stored_beside
 def downsample(images: Images, side: int) -> Images:
     """The same images at `side` pixels; `side` is at most their own.
 
-    Nothing is cropped (the paper's smaller inputs are area-downsampled whole images, section 7.2).
+    Nothing is cropped: a smaller input shows the same image. The paper (section 7.1) does not say how its
+    smaller inputs are made.
     Mapped images give mapped ones, one store a side beside their own; DataError where it cannot be
     written.
     """

@@ -27,6 +27,10 @@ class Part:
     scored_on: str
     mirror: bool
 
+    def dataset(self) -> Dataset:
+        """The images to train on as a data set of their own."""
+        return Dataset("", "", self.class_names, self.training, None, self.mirror)
+
     def at(self, side: int) -> tuple[Images, Images]:
         """Both as whole images, area-downsampled to `side` pixels, or as they are where that is more."""
         side = min(side, self.training.side)

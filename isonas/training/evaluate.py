@@ -12,7 +12,6 @@ from torch import nn
 from isonas.data.augment import normalise
 from isonas.data.dataset import Images
 from isonas.data.resize import downsample
-from isonas.networks.isometric import IsometricNet
 from isonas.training.deployed import Upsampled
 from isonas.training.machine import Machine
 
@@ -78,6 +77,6 @@ def right_answers(
     )
 
 
-def as_called(network: IsometricNet, input_side: int, image_side: int) -> nn.Module:
+def as_called(network: nn.Module, input_side: int, image_side: int) -> nn.Module:
     """A network for `input_side` pixels, upsampling images that are smaller."""
     return network if image_side >= input_side else Upsampled(network, input_side)

@@ -233,9 +233,14 @@ def pieces_of(genome: Genome, batch_size: int, device: str) -> int:
     over larger ones are made at memory's speed. It depends on the genome alone, not on the machine's
     cache, so that results do not.
     """
+    return pieces_for(genome.expansion * genome.channels * genome.internal_resolution**2, batch_size, device)
+
+
+def pieces_for(hidden: int, batch_size: int, device: str) -> int:
+    """`pieces_of` for any network whose largest hidden tensor has `hidden` elements for one image."""
     if device != "cpu":
         return 1
-    hidden_bytes = 2 * genome.expansion * genome.channels * genome.internal_resolution**2 * batch_size
+    hidden_bytes = 2 * hidden * batch_size
     return max(min(math.ceil(hidden_bytes / CACHED_BYTES), batch_size // CACHED_IMAGES), 1)
 
 

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from isonas.data.augment import normalise
 from isonas.data.dataset import Dataset, Images, Labels, split_validation
 from isonas.errors import TrainingError, UsageError
 from isonas.networks.build import build_network
-from isonas.networks.isometric import IsometricNet
 from isonas.training.augmentation import (
     AugmentedImages,
     Key,
@@ -45,6 +45,19 @@ _WEIGHTS, _ORDER = 2, 3
 """Streams of random numbers beside those of images and batches."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What of a `Retraining` decides the training of a network that is no genome's."""
+
+    input_side: int
+    recipe: FullRecipe
+    micro_batch: int
+    seed: int
+    device: str
+    precision: str
+    threads: int
+
+
 def retrain(
     retraining: Retraining,
     data: Dataset,
@@ -63,17 +76,56 @@ def retrain(
     `stepped` is called after every step. Raises UsageError where the batch does not fit the images or the
     processes, TrainingError where the loss is no longer a number.
     """
+    chosen, carved = split_validation(data.train, retraining.split_seed)
+
+    def build() -> nn.Module:
+        network = build_network(retraining.genome, retraining.input_side, data.classes)
+        if weights is not None:
+            network.load_state_dict(weights)
+        return network
+
+    yield from train_in_full(
+        build,
+        retraining,
+        data,
+        chosen,
+        data.train,
+        carved,
+        state=state,
+        crops=crops,
+        processes=processes,
+        workers=workers,
+        stepped=stepped,
+    )
+
+
+def train_in_full(
+    build: Callable[[], nn.Module],
+    retraining: Retraining | Terms,
+    data: Dataset,
+    chosen: Labels,
+    scored: Images,
+    scored_rows: Labels | None = None,
+    *,
+    state: State | None = None,
+    crops: Images | None = None,
+    processes: Processes | None = None,
+    workers: int = 0,
+    stepped: Callable[[], None] = lambda: None,
+) -> Iterator[State]:
+    """`retrain` for any network: what `build` makes, on the `chosen` rows of the training images.
+
+    It is scored after every epoch on `scored_rows` of `scored`, or on all of them.
+    """
     processes = processes or Processes()
     recipe = retraining.recipe
-    chosen, carved = split_validation(data.train, retraining.split_seed)
+    rows = np.arange(len(scored)) if scored_rows is None else scored_rows
     steps, accumulate = plan(retraining, len(chosen), processes)
     machine = Machine(retraining.device, retraining.precision, retraining.threads)
     side = min(retraining.input_side, data.train.side)
     with machine.threads_set(), randomness_kept(machine), training_errors():
         reseed(retraining.seed, _WEIGHTS)
-        network = build_network(retraining.genome, retraining.input_side, data.classes)
-        if weights is not None:
-            network.load_state_dict(weights)
+        network = build()
         prepare(network, machine)
         average = _average(network, recipe)
         _drop_out(network, recipe)
@@ -120,9 +172,7 @@ def retrain(
             for net in (network, average.module):
                 processes.average_buffers(net)
             error, average_error = (
-                _error(
-                    as_called(net, retraining.input_side, side), data.train, carved, side, machine, processes
-                )
+                _error(as_called(net, retraining.input_side, side), scored, rows, side, machine, processes)
                 for net in (network, average.module)
             )
             seconds = time.perf_counter() - began
@@ -131,7 +181,7 @@ def retrain(
             yield state
 
 
-def plan(retraining: Retraining, images: int, processes: Processes) -> tuple[int, int]:
+def plan(retraining: Retraining | Terms, images: int, processes: Processes) -> tuple[int, int]:
     """Steps of an epoch, and micro-batches that each process takes in a step.
 
     Raises UsageError where the batch is larger than the images or cannot be shared out.
@@ -197,7 +247,7 @@ def result_of(
 
 
 def _keys(
-    retraining: Retraining,
+    retraining: Retraining | Terms,
     chosen: Labels,
     steps: int,
     epochs: range,
@@ -215,7 +265,7 @@ def _keys(
                 yield [(epoch, int(index)) for index in chosen[order[start : start + micro].numpy()]]
 
 
-def _average(network: IsometricNet, recipe: FullRecipe) -> Any:
+def _average(network: nn.Module, recipe: FullRecipe) -> Any:
     """The moving average of weights and running statistics, its decay rising with the steps: 1 − n^(−2/3),
     up to the recipe's."""
     from timm.utils.model_ema import ModelEmaV3
@@ -223,12 +273,15 @@ def _average(network: IsometricNet, recipe: FullRecipe) -> Any:
     return ModelEmaV3(network, decay=recipe.average_decay, use_warmup=True)
 
 
-def _drop_out(network: IsometricNet, recipe: FullRecipe) -> None:
+def _drop_out(network: nn.Module, recipe: FullRecipe) -> None:
+    """Dropout before the classifier, the network's last FC."""
+
     def dropped(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (functional.dropout(inputs[0], recipe.dropout, layer.training),)
 
     if recipe.dropout:
-        network.classifier.register_forward_pre_hook(dropped)
+        *_, classifier = (layer for layer in network.modules() if isinstance(layer, nn.Linear))
+        classifier.register_forward_pre_hook(dropped)
 
 
 def _synchronised(called: nn.Module, last: bool) -> Any:
