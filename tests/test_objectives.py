@@ -165,17 +165,17 @@ def test_a_balanced_search_is_the_plain_one_with_another_error(
             run, sampler=sampler, objectives=(objective, "arena_bytes", "madds"), seed=2, **changes
         )
         engine = Inline(evaluate(epochs=study.inputs.epochs))
-        list(search(study, run, engine, 12))
+        list(search(study, run, engine, 10))
         inputs, reference, _ = read_run(run)
         assert inputs == study.inputs
-        list(search(study_of(inputs, reference), run, engine, 24))
+        list(search(study_of(inputs, reference), run, engine, 16))
         list(repeat_front(study, run, engine, 2))
         found.append([essence(trial, objective) for trial in read_trials(run)[0]])
         front = read_front([run])
         fronts.append(([member.trial.number for member in front.members], front.hypervolume))
     assert found[0] == found[1]
     assert fronts[0] == fronts[1]
-    assert len(found[0]) == 24
+    assert len(found[0]) == 16
 
 
 ONE = """
@@ -233,7 +233,8 @@ def test_two_classes_of_the_same_noise(tmp_path: Path, monkeypatch: pytest.Monke
     assert "are all of class 'good', which has 200 of the 202 images" in alone.stderr
 
 
-def test_a_dtype_alone_keeps_the_default_limits() -> None:
+def test_a_dtype_alone_keeps_the_default_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("isonas.bench.cost.TRACED", 1)
     space = load_space("mcu")
     of = costs(space.columns, Deployment(space.input, space.classes), replace(BUDGET, dtype=DType.FP32))
     kept = int(within(replace(BUDGET, dtype=DType.FP32), of).sum())
