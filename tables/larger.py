@@ -84,7 +84,7 @@ INPUTS = Inputs(
 def invented(study: Study, seed: int, roughness: float) -> list[Training]:
     """Two trainings of every feasible genome on a surface of errors drawn by a seed."""
     drawn = np.random.default_rng(seed)
-    genes = study.feasible.features
+    genes = study.feasible.features(np.arange(len(study.feasible.columns)))
     count, width = genes.shape
 
     def bumps(scale: float, waves: int = 400) -> Floats:
@@ -152,7 +152,7 @@ def optunas_nsga2(arena: Arena, seed: int) -> list[float]:
 def foretold(arena: Arena, seeds: int, trained: int = 50, others: int = 1000) -> float:
     """Kendall's τ of the surrogate's expectations after some random trainings; the median over seeds."""
     axis, chance = arena.study.reference.objectives.index("error"), 1 - 1 / CLASSES
-    features, found = arena.study.features, []
+    features, found = arena.study.features(np.arange(len(arena.rows))), []
     for seed in range(seeds):
         view = arena.views[seed % len(arena.views)]
         order = np.random.default_rng(seed).permutation(len(features))

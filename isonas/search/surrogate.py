@@ -28,7 +28,7 @@ JITTER = 1e-8
 FIT_AT_MOST = 200
 """Results that hyperparameters are fitted to."""
 
-LEARNED_AT_MOST = 1000
+LEARNED_AT_MOST = 500
 """Results that predictions use: their time grows with the cube, and then with the genomes times these."""
 
 _SCALES = (math.log(1.0), 1.0)
