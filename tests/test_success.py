@@ -17,12 +17,12 @@ from isonas.errors import TrainingError
 from isonas.evaluation import EpochResult
 from isonas.genome import Genome
 from isonas.hardware import Budget
-from isonas.search.success import Bools, Floats, chance_of_success, classifier
 from isonas.search.drive import drive
 from isonas.search.ehvi import INITIAL
 from isonas.search.engines import Inline
 from isonas.search.log import RUNNING, Trial
 from isonas.search.study import Study, study_of
+from isonas.search.success import Bools, Floats, chance_of_success, classifier
 from isonas.space import load_space
 from tests.studies import INPUTS, error_of
 
