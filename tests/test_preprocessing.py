@@ -160,6 +160,10 @@ def test_search_retrain_export_and_the_reported_accuracy_from_the_export_alone(
     retrained: dict[str, Any], photographs: Path
 ) -> None:
     assert (retrained["image_side"], retrained["fit"], retrained["crop_side"]) == (64, "crop", 80)
+    stores = {file.name.split("-", 1)[1] for file in (photographs / "cache").glob("*.pixels.npy")}
+    assert {f"{part}-64-crop-v2.pixels.npy" for part in ("train", "held-back")} <= stores
+    assert "train-80-crop-v2.pixels.npy" in stores
+    assert "held-back-80-crop-v2.pixels.npy" not in stores
     manifest = document("export", str(photographs / "retrained"), "--output", str(photographs / "out"))
     words = manifest["preprocessing"]
     assert (words["side"], words["area_to"], words["upsample_to"], words["repeat"]) == (64, None, None, 1)

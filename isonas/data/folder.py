@@ -25,7 +25,9 @@ Classes = dict[str, list[str]]
 """The paths of the files of each class, by its name."""
 
 
-def folder(path: str, cache: Path, side: int | None = None, fit: Fit = Fit.CROP) -> Dataset:
+def folder(
+    path: str, cache: Path, side: int | None = None, fit: Fit = Fit.CROP, held_back: bool = True
+) -> Dataset:
     """The data set in `train/<class>/…` and `val/<class>/…`, or in `<class>/…` alone, all for training.
 
     A class is called as its folder, and its images may lie in folders of theirs; what is hidden is
@@ -65,9 +67,9 @@ def folder(path: str, cache: Path, side: int | None = None, fit: Fit = Fit.CROP)
         return found
 
     train = images("train")
-    held_back = images("held back") if "held back" in by_role else None
+    held = images("held back") if held_back and "held back" in by_role else None
     source = f"folder:{root.absolute()}"
-    return Dataset(source, content, names, train, held_back, mirror=True, fit=fit, decoder=DECODER)
+    return Dataset(source, content, names, train, held, mirror=True, fit=fit, decoder=DECODER)
 
 
 def _splits(root: Path) -> dict[str, Classes]:

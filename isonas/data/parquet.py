@@ -43,7 +43,9 @@ class _Layout:
     class_names: tuple[str, ...]
 
 
-def parquet(path: str, cache: Path, side: int | None = None, fit: Fit = Fit.CROP) -> Dataset:
+def parquet(
+    path: str, cache: Path, side: int | None = None, fit: Fit = Fit.CROP, held_back: bool = True
+) -> Dataset:
     """The data set in a Parquet file, a folder of them, or what a glob matches.
 
     Files with `train` in their name, or that of their folder, are for training; `validation` and `test`
@@ -53,9 +55,9 @@ def parquet(path: str, cache: Path, side: int | None = None, fit: Fit = Fit.CROP
     DataError where a file is not Parquet, has no images or labels, or holds an image that cannot be
     decoded.
     """
-    train, held_back = _splits(_files(path), path)
+    train, held = _splits(_files(path), path)
     layout = _layout(train[0])
-    by_role = {"train": train, "held back": held_back}
+    by_role = {"train": train, "held back": held}
     groups = [(role, [str(file.absolute()) for file in files]) for role, files in by_role.items()]
     content = fingerprint(groups, cache)
     shape = cached(cache, f"{content}-shape", lambda: (np.array(_common_shape(train, layout)),))[0]
@@ -67,7 +69,7 @@ def parquet(path: str, cache: Path, side: int | None = None, fit: Fit = Fit.CROP
         return stored(cache, key, doing, lambda: _decoded(by_role[role], layout, squares))
 
     training = images("train")
-    test = images("held back") if held_back else None
+    test = images("held back") if held_back and held else None
     largest = max(int(images.labels.max()) for images in filter(None, (training, test)))
     names = layout.class_names or tuple(str(label) for label in range(largest + 1))
     if largest >= len(names):

@@ -19,11 +19,13 @@ ENCODED = {"parquet": parquet, "folder": folder}
 SOURCES = ("clutter", *EMBEDDED, "imagenet32:DIR", "parquet:PATH", "folder:DIR")
 
 
-def open_dataset(source: str, cache: Path, side: int | None = None, fit: Fit = Fit.CROP) -> Dataset:
+def open_dataset(
+    source: str, cache: Path, side: int | None = None, fit: Fit = Fit.CROP, *, held_back: bool = True
+) -> Dataset:
     """The data set that a source names; decoded images are kept in the `cache` folder.
 
     Encoded images are fitted to squares, of `side` pixels where it is given (see `squares_for`); sources that
-    are squares of pixels already stay as they are.
+    are squares of pixels already stay as they are. Without `held_back` encoded ones are not decoded.
 
     Raises UsageError for an unknown source or a path that is not there, DataError for images that
     cannot be read.
@@ -36,5 +38,5 @@ def open_dataset(source: str, cache: Path, side: int | None = None, fit: Fit = F
     if kind == "imagenet32" and path:
         return imagenet32(path, cache)
     if kind in ENCODED and path:
-        return ENCODED[kind](path, cache, side, fit)
+        return ENCODED[kind](path, cache, side, fit, held_back)
     raise UsageError(f"--data {source!r} is unknown; give {', '.join(SOURCES)}.")
