@@ -40,6 +40,9 @@ genes:
   head_multiple: [1]
   head_features: [0]
 """
+ONE_IMAGE = 1e-9
+"""Accuracies that differ by less are the same count of right answers."""
+
 CLASSES = ("across", "both", "down")
 
 
@@ -169,14 +172,13 @@ def test_search_retrain_export_and_the_reported_accuracy_from_the_export_alone(
     assert (words["side"], words["area_to"], words["upsample_to"], words["repeat"]) == (64, None, None, 1)
     assert words["recorded"]
     place = photographs / "set"
-    assert top1_by_words(photographs / "out", place / "val", CLASSES) == retrained["test"]["top1"]
+    tested = top1_by_words(photographs / "out", place / "val", CLASSES)
+    assert tested == pytest.approx(retrained["test"]["top1"], abs=ONE_IMAGE)
     labels = np.repeat(np.arange(3), 40)
     _, carved = split_validation(labels, retrained["split_seed"])
-    assert (
-        top1_by_words(photographs / "out", place / "train", CLASSES, carved)
-        == retrained["validation"]["top1"]
-    )
-    assert manifest["origin"]["test_error"] == 1 - retrained["test"]["top1"]
+    validated = top1_by_words(photographs / "out", place / "train", CLASSES, carved)
+    assert validated == pytest.approx(retrained["validation"]["top1"], abs=ONE_IMAGE)
+    assert manifest["origin"]["test_error"] == retrained["test"]["error"]
     # A network that answers the same to everything would agree with any preprocessing.
     assert retrained["test"]["top1"] > 0.5
 
@@ -188,7 +190,7 @@ def test_a_proxys_weights_by_the_manifest(run: Path, photographs: Path) -> None:
     assert (words["side"], words["area_to"], words["upsample_to"], words["repeat"]) == (36, 32, None, 2)
     _, carved = split_validation(np.repeat(np.arange(3), 40), 0)
     found = top1_by_words(photographs / "proxy", photographs / "set" / "train", CLASSES, carved)
-    assert found == 1 - manifest["origin"]["validation_error"]
+    assert found == pytest.approx(1 - manifest["origin"]["validation_error"], abs=ONE_IMAGE)
 
 
 def evaluated(weights: Path, data: Path) -> Any:
