@@ -116,7 +116,7 @@ def _crops(source: str, data: Dataset, side: int | None, options: dict[str, Any]
 
     if side is None or side == data.train.side or not data.decoder:
         return None
-    crops = open_dataset(source, cache_folder(options), side, data.fit).train
+    crops = open_dataset(source, cache_folder(options), side, data.fit, held_back=False).train
     return None if crops.side == data.train.side else crops
 
 

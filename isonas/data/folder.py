@@ -34,7 +34,14 @@ from isonas.errors import DataError, UsageError
 _SIDE_SAMPLE = 1024
 
 
-def folder(path: str, cache: Path, say: Say, side: int | None = None, fit: Fit = Fit.CROP) -> Dataset:
+def folder(
+    path: str,
+    cache: Path,
+    say: Say,
+    side: int | None = None,
+    fit: Fit = Fit.CROP,
+    held_back: bool = True,
+) -> Dataset:
     """The data set in `train/<class>/…` and `val/<class>/…`, or in `<class>/…` alone, all for training.
 
     A class is called as its folder, and its images may lie in folders of theirs; what is hidden is
@@ -72,9 +79,9 @@ def folder(path: str, cache: Path, say: Say, side: int | None = None, fit: Fit =
     without = set(range(len(names))) - set(train.images.labels.tolist())
     if without:
         say(f"without an image, so no class: {some([names[label] for label in sorted(without)])}.")
-    held_back = images("held back") if "held back" in by_role else None
+    held = images("held back") if held_back and "held back" in by_role else None
     source = f"folder:{root.absolute()}" + ("?splits=none" if asked else "")
-    return dataset_of(source, content, lambda label: printable(names[label]), train, held_back, fit, say)
+    return dataset_of(source, content, lambda label: printable(names[label]), train, held, fit, say)
 
 
 def _common_shape(classes: Classes, path: str) -> tuple[int, bool]:

@@ -45,7 +45,14 @@ _BATCH_ROWS = 1024
 _PROBED_ROWS = 16
 
 
-def parquet(path: str, cache: Path, say: Say, side: int | None = None, fit: Fit = Fit.CROP) -> Dataset:
+def parquet(
+    path: str,
+    cache: Path,
+    say: Say,
+    side: int | None = None,
+    fit: Fit = Fit.CROP,
+    held_back: bool = True,
+) -> Dataset:
     """The data set in a Parquet file, a folder of them, or what a glob matches.
 
     Files with `train` in their name, or that of their folder, are for training; the first of HELD_BACK
@@ -57,7 +64,7 @@ def parquet(path: str, cache: Path, say: Say, side: int | None = None, fit: Fit 
     what its columns are, or where most of its images cannot be read.
     """
     place, asked = with_options(path, {"label": "NAME", "image": "NAME"})
-    train, held_back = split_files(files_at(place), place, say)
+    train, held = split_files(files_at(place), place, say)
     filled = [file for file in train if _open(file).metadata.num_rows]
     if not filled:
         raise DataError(f"{train[0]} has no rows; give files with images.")
@@ -65,7 +72,7 @@ def parquet(path: str, cache: Path, say: Say, side: int | None = None, fit: Fit 
     schema = _open(filled[0]).schema_arrow
     columns = columns_of(str(filled[0]), schema, decodes, asked.get("image"), asked.get("label"))
     say(f"{columns.chosen}.")
-    by_role = {"train": train, "held back": held_back}
+    by_role = {"train": train, "held back": held}
     heading = "".join(f" {key}={value}" for key, value in sorted(asked.items()))
     groups = [(role + heading, [str(file.absolute()) for file in files]) for role, files in by_role.items()]
     content = fingerprint(groups, cache)
@@ -92,11 +99,11 @@ def parquet(path: str, cache: Path, say: Say, side: int | None = None, fit: Fit 
     if names and (without := sorted(set(range(len(names))) - set(known.tolist()))):
         say(f"without an image, so no class: {some([names[label] for label in without])}.")
     test = None
-    if held_back:
-        if _any_labelled(held_back, columns, names, known):
+    if held_back and held:
+        if _any_labelled(held, columns, names, known):
             test = images("held back", known)
         else:
-            say(f"{held_back[0]} has no labels of these classes and is left out; no images are held back.")
+            say(f"{held[0]} has no labels of these classes and is left out; no images are held back.")
     options = "&".join(f"{key}={quote(value, safe=' ')}" for key, value in asked.items())
     source = f"parquet:{Path(place).absolute()}" + (f"?{options}" if options else "")
 

@@ -23,14 +23,21 @@ SOURCES = ("clutter", *EMBEDDED, "imagenet32:DIR", "parquet:PATH", "folder:DIR")
 
 
 def open_dataset(
-    source: str, cache: Path, side: int | None = None, fit: Fit = Fit.CROP, *, tell: bool = True
+    source: str,
+    cache: Path,
+    side: int | None = None,
+    fit: Fit = Fit.CROP,
+    *,
+    held_back: bool = True,
+    tell: bool = True,
 ) -> Dataset:
     """The data set that a source names; decoded images are kept in the `cache` folder.
 
     Encoded images are fitted to squares, of `side` pixels where it is given (see `squares_for`); sources
-    that are squares of pixels already stay as they are. What was understood of files and what was left
-    out of them is told on stderr where `tell`. A leading `~` of either path is the home folder. Raises
-    UsageError for an unknown source or a path that is not there, DataError for images that cannot be read.
+    that are squares of pixels already stay as they are. Without `held_back` encoded ones are not decoded.
+    What was understood of files and what was left out of them is told on stderr where `tell`. A leading
+    `~` of either path is the home folder. Raises UsageError for an unknown source or a path that is not
+    there, DataError for images that cannot be read.
     """
     kind, colon, path = source.partition(":")
     if source == "clutter":
@@ -50,5 +57,5 @@ def open_dataset(
         place, kept = str(user_path(path)), user_path(cache)
         if kind == "imagenet32":
             return imagenet32(place, kept, say)
-        return ENCODED[kind](place, kept, say, side, fit)
+        return ENCODED[kind](place, kept, say, side, fit, held_back)
     raise UsageError(f"--data {source!r} is unknown; give {', '.join(SOURCES)}.")

@@ -137,7 +137,7 @@ def timm_config(genome: Genome, input_side: int, manifest: dict[str, Any]) -> di
         "pretrained_cfg": {
             "input_size": [3, input_side, input_side],
             "fixed_input_size": True,
-            "interpolation": "box",
+            "interpolation": preprocessing["filter"],
             "crop_pct": 1.0,
             "crop_mode": _CROP_MODES[preprocessing.get("fit", "stretch")],
             "mean": preprocessing["mean"],
