@@ -314,7 +314,7 @@ def test_a_git_lfs_pointer(place: Path) -> None:
     (place / "train.parquet").write_text(
         "version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "utf-8"
     )
-    with pytest.raises(DataError, match="is a Git LFS pointer, not the file; fetch .* with `git lfs pull`"):
+    with pytest.raises(DataError, match=r"is a Git LFS pointer, not the file; fetch .* with `git lfs pull`"):
         opened(place)
 
 
@@ -330,8 +330,8 @@ def test_splits_by_every_usual_name(
     data = opened(place)
     assert data.held_back is not None
     assert (len(data.train), len(data.held_back)) == (COUNT, 6)
-    said = f"those of {names[0]}.parquet, held back are those of {names[1]}.parquet; passed over is notes.parquet"
-    assert said in capsys.readouterr().err
+    held = f"held back are those of {names[1]}.parquet; passed over is notes.parquet"
+    assert f"those of {names[0]}.parquet, {held}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
