@@ -100,19 +100,18 @@ def test_damaged_files_are_left_out_and_counted(root: Path, capsys: pytest.Captu
     assert data.train.labels.tolist() == [0, 1, 1, 1, 1, 1]
     np.testing.assert_array_equal(data.train.pixels[1], picture(3).transpose(2, 0, 1))
     told = capsys.readouterr()
-    assert "isonas: 4 of 10 files are damaged or no images and were left out; the first is" in told.err
-    assert "2.jpg (" in told.err
+    left_out = "left out 4 of 10 training files or rows "
+    kinds = "(1 damaged (.jpg), 1 no image (.txt), 1 empty, 1 unreadable); the first is "
+    assert f"isonas: folder:{root}: {left_out}{kinds}{root}/train/a/2.jpg (" in told.err
     assert told.out == ""
     opened(root)
-    assert capsys.readouterr().err == "isonas: 4 of 10 files are damaged or no images and were left out.\n"
-
-
-def flat_validation(root: Path) -> None:
-    write(root, {"train/a/1.png": encoded(picture(1)), "val/1.png": encoded(picture(1))})
+    again = capsys.readouterr().err
+    assert "decoding" not in again
+    assert left_out + kinds in again
 
 
 def unknown_class(root: Path) -> None:
-    write(root, {"train/a/1.png": encoded(picture(1)), "val/b/1.png": encoded(picture(1))})
+    write(root, {f"{name}/1.png": encoded(picture(1)) for name in ("train/a", "val/a", "val/b")})
 
 
 def no_training(root: Path) -> None:
@@ -134,7 +133,6 @@ def mostly_text(root: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (flat_validation, "val has no folders; sort its images into one for each class"),
         (unknown_class, "val has a class 'b' that .*train lacks"),
         (no_training, "has val/ but no train/"),
         (no_classes, "has no folders"),

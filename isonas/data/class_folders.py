@@ -182,7 +182,8 @@ def _holding(place: Path) -> list[str]:
 
 
 def _is_flat(place: Path) -> bool:
-    return any(map(_may_be_image, _entries(str(place))[1]))
+    """Whether a folder holds images itself, which do not just lie beside folders of images."""
+    return any(map(_may_be_image, _entries(str(place))[1])) and len(_holding(place)) < 2
 
 
 def _may_be_image(file: str) -> bool:

@@ -223,7 +223,7 @@ def numbers_in(column: pa.Array, file: str) -> Labels:
         single = [value[0] if value is not None and len(value) == 1 else None for value in column.to_pylist()]
         column = pa.array(single, _value_type(kind))
     if pa.types.is_integer(column.type):
-        whole = column.fill_null(UNLABELLED).to_numpy(zero_copy_only=False).astype(np.int64)
+        whole = column.cast(pa.int64(), safe=False).fill_null(UNLABELLED).to_numpy(zero_copy_only=False)
         return np.asarray(np.maximum(whole, UNLABELLED))
     # A null becomes NaN.
     values = column.to_numpy(zero_copy_only=False).astype(np.float64)
