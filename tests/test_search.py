@@ -40,8 +40,9 @@ OBJECTIVES = [
 
 def same(trials: list[Trial]) -> list[Trial]:
     """Trials without what the clock and the process decide."""
-    untimed = {"started_at": "", "finished_at": None, "train_seconds": None, "worker": ""}
-    return [replace(trial, **untimed) for trial in trials]
+    return [
+        replace(trial, started_at="", finished_at=None, train_seconds=None, worker="") for trial in trials
+    ]
 
 
 def run_all(study: Study, run: Path, trials: int) -> list[Trial]:
