@@ -22,6 +22,7 @@ from isonas.errors import ExportError
 from isonas.export.pytorch import export_pytorch, standalone_source
 from isonas.genome import Genome, Stem
 from isonas.networks.build import build_network
+from isonas.networks.timm import TimmIsometricNet
 from isonas.search.log import read_trials
 from isonas.search.weights import load_weights
 from tests.commands import document, isonas
@@ -283,20 +284,23 @@ def test_a_disk_that_fills_is_one_sentence_and_leaves_nothing(
 
 def test_timm_loads_the_folder_and_refuses_the_rest_in_a_sentence(run: Path, tmp_path: Path) -> None:
     import timm
+    from timm.data.config import resolve_data_config
 
     manifest = document("export", str(run), "--output", str(tmp_path / "out"))
     name = f"local-dir:{tmp_path / 'out'}"
     theirs = timm.create_model(name, pretrained=True).eval()
+    assert isinstance(theirs, TimmIsometricNet)
     program = torch.export.load(tmp_path / "out" / "model.pt2").module()
     side, classes = manifest["input"], manifest["classes"]
     images = torch.randn(4, 3, side, side)
     with torch.no_grad():
         torch.testing.assert_close(theirs(images), program(images), rtol=1e-4, atol=1e-5)
         tuned = timm.create_model(name, pretrained=True, num_classes=classes + 3).eval()
+        assert isinstance(tuned, TimmIsometricNet)
         assert tuned(images).shape == (4, classes + 3)
         # Another classifier on the same features.
         torch.testing.assert_close(tuned.forward_features(images), theirs.forward_features(images))
-    config = timm.data.resolve_data_config({}, model=theirs)
+    config = resolve_data_config({}, model=theirs)  # type: ignore[no-untyped-call]
     assert config["input_size"] == (3, side, side)
     assert list(config["mean"]) == manifest["preprocessing"]["mean"]
     assert (config["crop_pct"], config["crop_mode"]) == (1.0, "squash")

@@ -21,7 +21,7 @@ class UserPath(click.Path):
     """A path as a `Path`, `~` expanded where no shell saw it, as in --run=~/x."""
 
     def __init__(self, **checks: bool) -> None:
-        super().__init__(path_type=Path, **checks)  # type: ignore[arg-type]
+        super().__init__(path_type=Path, **checks)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path that was typed."""
