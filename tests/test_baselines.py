@@ -66,9 +66,9 @@ def test_a_genome_of_the_log_trains_to_its_logged_error(run: Path) -> None:
         (one,) = after[str(trial.genome)]
         assert (one["error"], one["error_se"]) == (trial.error, trial.error_se)
         assert read_trained(run)[str(trial.genome)].curve_error == trial.curve_error
-        names = ("balanced_error", "balanced_error_se", "arena_bytes", "peak_bytes", "madds", "params",
+        columns = ("balanced_error", "balanced_error_se", "arena_bytes", "peak_bytes", "madds", "params",
                  "file_bytes", "weight_bytes")  # fmt: skip
-        assert {name: one[name] for name in names} == {name: getattr(trial, name) for name in names}
+        assert [one[name] for name in columns] == [getattr(trial, name) for name in columns]
 
 
 def test_what_was_trained_is_kept_and_shown(run: Path) -> None:
