@@ -32,6 +32,7 @@ from isonas.bench.arena import Arena, read_arena
 from isonas.bench.replay import Length, Setting, replay
 from isonas.bench.table import Training, write_table
 from isonas.cost import Deployment
+from isonas.data.preprocessing import Fit
 from isonas.hardware import Budget, costs
 from isonas.pareto import hypervolume, non_dominated
 from isonas.search.feasible import feasible_set
@@ -39,6 +40,7 @@ from isonas.search.inputs import Inputs
 from isonas.search.study import Study, study_of
 from isonas.search.surrogate import fit
 from isonas.space import load_space
+from isonas.training.version import TRAINING_VERSION
 
 Floats = npt.NDArray[np.float64]
 
@@ -62,10 +64,14 @@ INPUTS = Inputs(
     data_fingerprint="none",
     data_side=64,
     class_names=tuple(map(str, range(CLASSES))),
+    image_side=None,
+    fit=Fit.CROP,
+    decoder=0,
     chance=1 - 1 / CLASSES,
     epochs=1,
     epoch_images=None,
     batch_size=32,
+    training_version=TRAINING_VERSION,
     proxy_input=None,
     device="cpu",
     precision="fp32",

@@ -15,7 +15,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-import isonas.networks.timm
 from isonas.data.augment import normalise
 from isonas.data.synthetic import synthetic
 from isonas.errors import ExportError
