@@ -15,7 +15,7 @@ PART_SUFFIX = ".part"
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Fill a file through `write` under a temporary name, then rename it to `path`, synced to disk.
 
-    Raises OSError; no part is left behind then.
+    Raises OSError, which names the file; no part is left behind then.
     """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART_SUFFIX)
     try:
@@ -26,8 +26,10 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         part = Path(name)
         part.chmod(0o666 & ~_umask())
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -11,7 +11,7 @@ three agree is what the tests check.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 
 import numpy as np
@@ -98,33 +98,34 @@ class _Dimensions:
 
 
 def _dimensions(columns: Columns, at: Deployment) -> _Dimensions:
-    r = columns.internal_resolution
-    c = columns.channels
+    depth, c, r, expansion, se_divisor, stem, q, head_multiple, head_features, shared = (
+        np.asarray(getattr(columns, gene.name), np.int64) for gene in fields(Columns)
+    )
     k = np.maximum(at.input // r, 1)
-    pooled = (columns.stem == STEMS.index(Stem.RESIZE)) & (k > 1)
+    pooled = (stem == STEMS.index(Stem.RESIZE)) & (k > 1)
     kernel_area = np.select(
-        [columns.stem == STEMS.index(Stem.S2D), columns.stem == STEMS.index(Stem.CONV)],
+        [stem == STEMS.index(Stem.S2D), stem == STEMS.index(Stem.CONV)],
         [k**2, 9 * k**2],
         default=np.full_like(k, 9),
     )
-    hidden = columns.expansion * c
-    has_se = columns.se_divisor > 0
+    hidden = expansion * c
+    has_se = se_divisor > 0
     return _Dimensions(
         c=c,
         E=hidden,
-        s=np.where(has_se, hidden // np.maximum(columns.se_divisor, 1), 0),
-        h=columns.head_multiple * c,
-        H=columns.head_features,
-        q=columns.kernel_size,
+        s=np.where(has_se, hidden // np.maximum(se_divisor, 1), 0),
+        h=head_multiple * c,
+        H=head_features,
+        q=q,
         D=r**2,
         N=np.full_like(c, at.classes),
-        blocks=columns.depth,
-        own_blocks=np.where(columns.shared == 1, 1, columns.depth),
+        blocks=depth,
+        own_blocks=np.where(shared == 1, 1, depth),
         image=np.full_like(c, 3 * at.input**2),
         before=np.where((r > at.input) | pooled, 3 * r**2, 0),
         stem_weights=3 * kernel_area * c,
         se=has_se.astype(np.int64),
-        fc=(columns.head_features > 0).astype(np.int64),
+        fc=(head_features > 0).astype(np.int64),
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import platform
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,12 +17,52 @@ from isonas.genome import Genome
 
 
 @dataclass(frozen=True)
+class Errors:
+    """How often a network was wrong, as fractions.
+
+    `error` is 1 − top-1 over all images, `balanced_error` 1 − the mean over classes of the share of their
+    images that were right (recall); classes without an image have no part in it. The standard errors
+    are binomial, those of the classes independent.
+    """
+
+    error: float
+    error_se: float
+    balanced_error: float
+    balanced_error_se: float
+
+
+def errors_of(right: npt.NDArray[np.int64], images: npt.NDArray[np.int64]) -> Errors:
+    """The errors where, class by class, so many of so many images were `right`; both (classes,)."""
+    count = int(images.sum())
+    error = (count - int(right.sum())) / count
+    seen = images > 0
+    recall = right[seen] / images[seen]
+    variance = float((recall * (1 - recall) / images[seen]).sum()) / len(recall) ** 2
+    return Errors(
+        error, math.sqrt(error * (1 - error) / count), 1 - float(recall.mean()), math.sqrt(variance)
+    )
+
+
+def chance_error(objective: str, images: npt.NDArray[np.int64]) -> float:
+    """The error of the best constant answer, where classes have so many `images` (classes,).
+
+    For `error` that is always the largest class, for `balanced_error` any class that has images.
+    """
+    if objective == "balanced_error":
+        return 1 - 1 / int((images > 0).sum())
+    count = int(images.sum())
+    return (count - int(images.max())) / count
+
+
+@dataclass(frozen=True)
 class EpochResult:
     """How a network stood after one epoch (counted from 1).
 
-    `error` is 1 − top-1 on the validation images, `error_se` its binomial standard error, `loss` the
-    mean training loss of the epoch, `seconds` its time by the clock, validation included.
-    `micro_batch` is the most images that went through the network at a time.
+    `error` and `balanced_error` are `Errors` on the validation images, `loss` the mean training loss of
+    the epoch, `seconds` its time by the clock, validation included. `micro_batch` is the most images
+    that went through the network at a time. `worker` is where it was trained, `host/process`: a result
+    is made by the process that trains. `learned` is false where neither the loss nor the error is below
+    that of chance (`isonas.training.chance`).
     """
 
     epoch: int
@@ -28,6 +71,10 @@ class EpochResult:
     loss: float
     seconds: float = field(default=0.0, compare=False)
     micro_batch: int | None = None
+    learned: bool = True
+    worker: str = field(default_factory=lambda: f"{platform.node()}/{os.getpid()}", compare=False)
+    balanced_error: float | None = None
+    balanced_error_se: float | None = None
 
 
 class TrainingState(Protocol):

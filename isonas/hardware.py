@@ -8,15 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import yaml
 
 from isonas import cost
 from isonas.cost import Deployment, DType, MemoryModel
 from isonas.errors import BudgetError
-from isonas.space import Bools, Columns, Ints
+from isonas.paths import read_yaml
+from isonas.space import CHUNK, Bools, Columns, Ints
+
+N = TypeVar("N", int, Ints)
 
 _UNITS = {"B": 1, "KiB": 1024, "MiB": 1024**2, "kB": 1000, "MB": 1000**2}
 
@@ -27,6 +29,10 @@ class Overhead:
 
     channel: int = 0
     operator: int = 0
+
+    def bytes(self, channels: N, operators: N) -> N:
+        """For networks of so many output channels and operators."""
+        return self.channel * channels + self.operator * operators
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,13 @@ class Costs:
 
 def costs(columns: Columns, at: Deployment, budget: Budget) -> Costs:
     """The costs of genomes in closed form, under the budget's memory model, dtype and overheads."""
+    starts = range(0, max(len(columns), 1), CHUNK)
+    parts = [_costs(columns.where(slice(start, start + CHUNK)), at, budget) for start in starts]
+    every = {name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])}
+    return Costs(**every)
+
+
+def _costs(columns: Columns, at: Deployment, budget: Budget) -> Costs:
     peak = cost.peak_activations(columns, at, budget.memory_model) * budget.dtype.size
     weight = cost.weight_bytes(columns, at, budget.dtype)
     channels, operators = cost.output_channels(columns, at), cost.operators(columns, at)
@@ -95,8 +108,8 @@ def costs(columns: Columns, at: Deployment, budget: Budget) -> Costs:
         madds=cost.madds(columns, at),
         peak_bytes=peak,
         weight_bytes=weight,
-        arena_bytes=peak + budget.arena.channel * channels + budget.arena.operator * operators,
-        file_bytes=weight + budget.file.channel * channels + budget.file.operator * operators,
+        arena_bytes=peak + budget.arena.bytes(channels, operators),
+        file_bytes=weight + budget.file.bytes(channels, operators),
     )
 
 
@@ -186,7 +199,7 @@ def budget_of(
 @cache
 def boards() -> dict[str, Board]:
     """The boards of boards.yaml by name."""
-    document = yaml.safe_load(Path(__file__).with_name("boards.yaml").read_text(encoding="utf-8"))
+    document = read_yaml(Path(__file__).with_name("boards.yaml"))
     runtimes: dict[str, Any] = document["runtimes"]
     return {
         name: Board(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import cached_property
@@ -16,38 +18,48 @@ import yaml
 
 from isonas.errors import GenomeError, SpaceError
 from isonas.genome import DEFAULTS, GENES, RANGES, Genome, Stem, parse_se_ratio, parse_stem
+from isonas.paths import read_yaml, user_path
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Whole = npt.NDArray[np.integer[Any]]
 
 STEMS = tuple(Stem)
 LARGEST_PRODUCT = 20_000_000
-"""The most combinations a space may span: each takes a hundred bytes or two while enumerated."""
+"""The most combinations a space may span."""
+
+COMBINATION_BYTES = 150
+"""Memory that a search takes for each combination of gene values, its proposals included, where all are
+feasible (`isonas bench proposals` measures it)."""
+
+CHUNK = 1 << 18
+"""Genomes that are worked on at a time, so that what is computed on the way takes little memory."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """n genomes as arrays of n numbers, one array a gene.
+    """n genomes as arrays of n numbers, one array a gene, of the smallest type that holds the gene's values.
 
-    `se_divisor` is the n of an SE ratio 1/n, 0 without SE; `stem` an index into `STEMS`.
+    Compute with them in int64. `se_divisor` is the n of an SE ratio 1/n, 0 without SE; `stem` an index
+    into `STEMS`.
     """
 
-    depth: Ints
-    channels: Ints
-    internal_resolution: Ints
-    expansion: Ints
-    se_divisor: Ints
-    stem: Ints
-    kernel_size: Ints
-    head_multiple: Ints
-    head_features: Ints
-    shared: Ints
+    depth: Whole
+    channels: Whole
+    internal_resolution: Whole
+    expansion: Whole
+    se_divisor: Whole
+    stem: Whole
+    kernel_size: Whole
+    head_multiple: Whole
+    head_features: Whole
+    shared: Whole
 
     def __len__(self) -> int:
         return len(self.depth)
 
-    def where(self, mask_or_indices: Bools | Ints) -> Columns:
-        """The genomes that a mask or an array of indices picks."""
+    def where(self, mask_or_indices: Bools | Ints | slice) -> Columns:
+        """The genomes that a mask, a slice or an array of indices picks."""
         return Columns(*(getattr(self, column.name)[mask_or_indices] for column in fields(Columns)))
 
     def genome(self, index: int) -> Genome:
@@ -141,18 +153,24 @@ class SearchSpace:
                     f"space {self.name}: {channels} channels is not a multiple of "
                     f"{self.channel_multiple}; change it or channel_multiple."
                 )
-        product = int(np.prod([len(getattr(self, gene)) for gene in GENES], dtype=object))
-        if product > LARGEST_PRODUCT:
-            raise SpaceError(
-                f"space {self.name} spans {product:,} combinations; at most {LARGEST_PRODUCT:,} "
-                "can be enumerated, so list fewer values."
-            )
+        self._require_room(int(np.prod([len(getattr(self, gene)) for gene in GENES], dtype=object)))
         if len(self) == 0:
             raise SpaceError(
                 f"space {self.name} has no genome: no internal resolution of "
                 f"{list(self.internal_resolution)} divides input {self.input}, or no squeeze width "
                 "is whole; change input, internal_resolution or se_ratio."
             )
+
+    def _require_room(self, product: int) -> None:
+        """Raise SpaceError where so many combinations are too many, or too many for this machine."""
+        needed, memory = product * COMBINATION_BYTES, memory_bytes()
+        if product > LARGEST_PRODUCT:
+            limit = f"at most {LARGEST_PRODUCT:,} can be enumerated"
+        elif memory is not None and needed > memory:
+            limit = f"a search may take {needed / 2**30:.1f} GiB and there are {memory / 2**30:.1f} GiB"
+        else:
+            return
+        raise SpaceError(f"space {self.name} spans {product:,} combinations; {limit}, so list fewer values.")
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -172,26 +190,50 @@ class SearchSpace:
 
     @cached_property
     def _enumerated(self) -> tuple[Columns, Excluded]:
-        listed = [np.array(_numbers(gene, getattr(self, gene)), dtype=np.int64) for gene in GENES]
-        grid = np.indices(
-            [len(values) for values in listed],
-            dtype=np.int8 if max(map(len, listed)) < 128 else np.int32,
-        ).reshape(len(GENES), -1)
-        every = Columns(*(values[index] for values, index in zip(listed, grid, strict=True)))
-        resolution = every.internal_resolution
+        listed = [_smallest(_numbers(gene, getattr(self, gene))) for gene in GENES]
+        shape = [len(values) for values in listed]
+        product = int(np.prod(shape))
+        parts, left_out = [], np.zeros(3, np.int64)
+        for start in range(0, product, CHUNK):
+            places = np.unravel_index(np.arange(start, min(start + CHUNK, product)), shape)
+            every = Columns(*(values[place] for values, place in zip(listed, places, strict=True)))
+            fits, whole, twice = self._judged(every)
+            left_out += [np.sum(~fits), np.sum(fits & ~whole), np.sum(fits & whole & twice)]
+            parts.append(every.where(fits & whole & ~twice))
+        columns = (
+            np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(Columns)
+        )
+        return Columns(*columns), Excluded(*map(int, left_out))
+
+    def _judged(self, every: Columns) -> tuple[Bools, Bools, Bools]:
+        """Of which combinations the stem fits, the squeeze width is whole, the network is another's too."""
+        resolution = every.internal_resolution.astype(np.int64)
         fits = (resolution >= self.input) | (self.input % resolution == 0)
-        whole = every.expansion * every.channels % np.maximum(every.se_divisor, 1) == 0
+        hidden = every.expansion.astype(np.int64) * every.channels
+        whole = hidden % np.maximum(every.se_divisor, 1) == 0
         twice = np.zeros(len(every), dtype=np.bool_)
         if Stem.CONV in self.stem:
             twice |= (every.stem == STEMS.index(Stem.RESIZE)) & (resolution >= self.input)
         if False in self.shared:
             twice |= (every.shared == 1) & (every.depth == 1)
-        excluded = Excluded(
-            stem=int(np.sum(~fits)),
-            squeeze=int(np.sum(fits & ~whole)),
-            same_network=int(np.sum(fits & whole & twice)),
-        )
-        return every.where(fits & whole & ~twice), excluded
+        return fits, whole, twice
+
+
+def memory_bytes() -> int | None:
+    """The memory that this process may use: the machine's, or its container's limit; None if unknown."""
+    try:
+        sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    except (AttributeError, OSError, ValueError):
+        return None
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        # "max" where there is none.
+        with suppress(OSError, ValueError):
+            sizes.append(int(Path(limit).read_text(encoding="ascii")))
+    return min(sizes)
+
+
+def _smallest(values: Sequence[int]) -> Whole:
+    return np.array(values, np.min_scalar_type(max(values)))
 
 
 def _numbers(gene: str, values: tuple[Any, ...]) -> list[int]:
@@ -220,18 +262,16 @@ def load_space(name_or_path: str) -> SearchSpace:
     Raises SpaceError where there is neither, or the file is not a search space.
     """
     shipped = {path.stem: path for path in spaces_folder().glob("*.yaml")}
-    path = shipped.get(name_or_path, Path(name_or_path))
+    path = shipped.get(name_or_path, user_path(name_or_path))
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        document = read_yaml(path)
+    except OSError as error:
         near = difflib.get_close_matches(name_or_path, shipped, n=1, cutoff=0.6)
         raise SpaceError(
-            f"no search space {name_or_path!r} ({getattr(error, 'strerror', None) or error}); "
+            f"no search space {name_or_path!r} ({error.strerror}); "
             + (f"did you mean {near[0]}? " if near else "")
             + f"Give one of {', '.join(sorted(shipped))}, or the path of a YAML file."
         ) from None
-    try:
-        document = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""

@@ -32,6 +32,7 @@ from isonas.bench.arena import Arena, read_arena
 from isonas.bench.replay import Length, Setting, replay
 from isonas.bench.table import Training, write_table
 from isonas.cost import Deployment
+from isonas.data.preprocessing import Fit
 from isonas.hardware import Budget, costs
 from isonas.pareto import hypervolume, non_dominated
 from isonas.search.feasible import feasible_set
@@ -39,6 +40,7 @@ from isonas.search.inputs import Inputs
 from isonas.search.study import Study, study_of
 from isonas.search.surrogate import fit
 from isonas.space import load_space
+from isonas.training.version import TRAINING_VERSION
 
 Floats = npt.NDArray[np.float64]
 
@@ -55,16 +57,21 @@ INPUTS = Inputs(
     input=112,
     classes=CLASSES,
     budget=Budget(max_memory_bytes=LIMIT_BYTES),
-    objectives=("error", "peak_bytes", "madds"),
+    objectives=("error", "arena_bytes", "madds"),
     sampler="ehvi",
     seed=0,
     data="invented",
     data_fingerprint="none",
     data_side=64,
     class_names=tuple(map(str, range(CLASSES))),
+    image_side=None,
+    fit=Fit.CROP,
+    decoder=0,
+    chance=1 - 1 / CLASSES,
     epochs=1,
     epoch_images=None,
     batch_size=32,
+    training_version=TRAINING_VERSION,
     proxy_input=None,
     device="cpu",
     precision="fp32",
@@ -83,7 +90,7 @@ INPUTS = Inputs(
 def invented(study: Study, seed: int, roughness: float) -> list[Training]:
     """Two trainings of every feasible genome on a surface of errors drawn by a seed."""
     drawn = np.random.default_rng(seed)
-    genes = study.feasible.features
+    genes = study.feasible.features(np.arange(len(study.feasible.columns)))
     count, width = genes.shape
 
     def bumps(scale: float, waves: int = 400) -> Floats:
@@ -121,7 +128,7 @@ def optunas_nsga2(arena: Arena, seed: int) -> list[float]:
     columns = replace(inputs.space, input=inputs.input).columns
     whole = feasible_set(columns)
     of = costs(columns, Deployment(inputs.input, inputs.classes), inputs.budget)
-    names = [name for name in arena.study.reference.objectives if name != "error"]
+    names = arena.study.reference.costs
     scaled = np.stack([arena.study.reference.scale(name, getattr(of, name)) for name in names], axis=1)
     sampler = optuna.samplers.NSGAIISampler(
         seed=seed, constraints_func=lambda trial: (trial.user_attrs["over"],)
@@ -134,7 +141,7 @@ def optunas_nsga2(arena: Arena, seed: int) -> list[float]:
         (index,) = whole.at(np.array([[trial.params[gene] for gene in whole.genes]]))
         # The space's few invalid combinations count as infeasible.
         row = arena.rows.get(columns.genome(int(index))) if index >= 0 else None
-        trial.set_user_attr("over", float(of.peak_bytes[index] / LIMIT_BYTES - 1) if index >= 0 else 1.0)
+        trial.set_user_attr("over", float(of.arena_bytes[index] / LIMIT_BYTES - 1) if index >= 0 else 1.0)
         if row is not None:
             trained.append(row)
             search.tell(trial, [float(value) for value in view.seen[row]])
@@ -151,7 +158,7 @@ def optunas_nsga2(arena: Arena, seed: int) -> list[float]:
 def foretold(arena: Arena, seeds: int, trained: int = 50, others: int = 1000) -> float:
     """Kendall's τ of the surrogate's expectations after some random trainings; the median over seeds."""
     axis, chance = arena.study.reference.objectives.index("error"), 1 - 1 / CLASSES
-    features, found = arena.study.features, []
+    features, found = arena.study.features(np.arange(len(arena.rows))), []
     for seed in range(seeds):
         view = arena.views[seed % len(arena.views)]
         order = np.random.default_rng(seed).permutation(len(features))

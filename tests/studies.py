@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from isonas.data.preprocessing import Fit
 from isonas.errors import TrainingError
 from isonas.evaluation import Curve, EpochResult, TrainingState
 from isonas.genome import Genome, Stem
@@ -19,6 +20,7 @@ from isonas.hardware import Budget
 from isonas.search.inputs import Inputs, create_run
 from isonas.search.study import Study, study_of
 from isonas.space import SearchSpace
+from isonas.training.version import TRAINING_VERSION
 
 SPACE = SearchSpace(
     name="tiny",
@@ -37,16 +39,21 @@ INPUTS = Inputs(
     input=32,
     classes=10,
     budget=Budget(max_memory_bytes=100_000),
-    objectives=("error", "peak_bytes", "madds"),
+    objectives=("error", "arena_bytes", "madds"),
     sampler="tpe",
     seed=0,
     data="synthetic",
     data_fingerprint="none",
     data_side=32,
     class_names=tuple("0123456789"),
+    image_side=None,
+    fit=Fit.CROP,
+    decoder=0,
+    chance=0.9,
     epochs=2,
     epoch_images=None,
     batch_size=32,
+    training_version=TRAINING_VERSION,
     proxy_input=None,
     device="cpu",
     precision="fp32",

@@ -12,12 +12,15 @@ from torch.nn import functional
 from isonas.cost import Deployment, MemoryModel
 from isonas.data.synthetic import synthetic
 from isonas.errors import TrainingError, UsageError
-from isonas.hardware import Budget
+from isonas.evaluation import Curve, EpochResult
+from isonas.hardware import Budget, budget_of
 from isonas.networks.mobilenetv3_plan import plan_mobilenetv3
 from isonas.paper.baseline_training import FILE, read_trained
 from isonas.paper.baselines import MobileNetV3Large, chosen, costed
+from isonas.paper.scales import MOBILENETV3_RATES
 from isonas.search.log import read_trials
 from isonas.training.proxy import ProxyEvaluator
+from isonas.training.version import TRAINING_VERSION
 from tests.commands import isonas
 
 SPACE = """
@@ -66,9 +69,9 @@ def test_a_genome_of_the_log_trains_to_its_logged_error(run: Path) -> None:
         (one,) = after[str(trial.genome)]
         assert (one["error"], one["error_se"]) == (trial.error, trial.error_se)
         assert read_trained(run)[str(trial.genome)].curve_error == trial.curve_error
-        assert (one["peak_bytes"], one["madds"], one["params"], one["weight_bytes"]) == (
-            *(trial.peak_bytes, trial.madds, trial.params, trial.weight_bytes),
-        )
+        columns = ("balanced_error", "balanced_error_se", "arena_bytes", "peak_bytes", "madds", "params",
+                   "file_bytes", "weight_bytes")  # fmt: skip
+        assert {name: one[name] for name in columns} == {name: getattr(trial, name) for name in columns}
 
 
 def test_what_was_trained_is_kept_and_shown(run: Path) -> None:
@@ -78,6 +81,12 @@ def test_what_was_trained_is_kept_and_shown(run: Path) -> None:
     (one,) = read_trained(run).values()
     assert len(one.curve_error) == 2
     assert one.error == one.curve_error[-1]
+    # Every rate was tried, and the best is kept with its rate.
+    assert tuple(rate for rate, _ in one.errors_by_rate) == MOBILENETV3_RATES
+    assert one.error == min(error for _, error in one.errors_by_rate if error is not None)
+    assert (one.peak_rate, one.error) in one.errors_by_rate
+    shown = json.loads(isonas("front", run, "--with", SMALL, "--json").stdout)["baselines"][SMALL]
+    assert shown[0]["peak_rate"] == one.peak_rate
     assert first.stdout.splitlines()[-1].split()[1:3] == [f"{one.error:.3f}", f"{one.error_se:.3f}"]
     again = isonas("front", run, "--with", SMALL, "--train")
     assert (again.stdout, again.stderr) == (first.stdout, "")
@@ -92,6 +101,43 @@ def test_what_was_trained_is_kept_and_shown(run: Path) -> None:
     third = isonas("front", run, "--with", SMALL, "--with", "mobilenetv3_w0.1", "--train")
     assert [line.split(":")[0] for line in third.stderr.splitlines()] == ["mobilenetv3_w0.1"]
     assert read_trained(run)[SMALL] == one
+
+
+def test_the_best_rate_counts_and_one_that_fails_does_not_matter(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = dict(zip(MOBILENETV3_RATES, (0.5, 0.25, None), strict=True))
+    asked = []
+
+    def other(self: object, build: object, seed: int, rate: float) -> Curve:
+        asked.append((seed, rate))
+        if (error := errors[rate]) is None:
+            raise TrainingError("the loss is no number")
+        return (EpochResult(1, error, 0.1, 1.0),)
+
+    monkeypatch.setattr(ProxyEvaluator, "other", other)
+    said = isonas("front", run, "--with", SMALL, "--train").stderr
+    (one,) = read_trained(run).values()
+    assert (one.error, one.peak_rate, one.reason) == (0.25, MOBILENETV3_RATES[1], None)
+    assert one.errors_by_rate == tuple(errors.items())
+    assert "at peak rate 0.1, the best of 0.03: 0.500, 0.1: 0.250, 0.3: failed, in" in said
+    assert [rate for _, rate in asked] == list(MOBILENETV3_RATES)
+    assert len({seed for seed, _ in asked}) == 1
+
+
+def test_baselines_of_another_training_version_are_shown_and_not_added_to(run: Path) -> None:
+    assert isonas("front", run, "--with", SMALL, "--train").exit_code == 0
+    document = json.loads((run / FILE).read_text(encoding="utf-8"))
+    assert document.pop("training_version") == TRAINING_VERSION
+    for row in document["trainings"]:
+        del row["peak_rate"], row["errors_by_rate"]
+    (run / FILE).write_text(json.dumps(document), encoding="utf-8")
+    assert isonas("front", run, "--with", SMALL).exit_code == 0
+    refused = isonas("front", run, "--with", "mobilenetv3_w0.1", "--train")
+    assert refused.exit_code == 2
+    assert (
+        f"begun with training version 1, this isonas trains by version {TRAINING_VERSION}" in refused.stderr
+    )
 
 
 def test_other_networks_read_whole_images_at_the_deployment_input(
@@ -177,6 +223,17 @@ def test_baselines_are_costed_as_the_plan_and_the_closed_forms_say() -> None:
     paper, _ = chosen("paper", at)
     by_name = {one.network: one for one in costed(paper, at, Budget(memory_model=MemoryModel.PAPER))}
     assert len(by_name) == 36
+    # A runtime's overheads, by the layers of a network that is built and by the closed forms.
+    board = budget_of("stm32f746")
+    (large,) = costed([MobileNetV3Large(1.0)], at, board)
+    channels = norms + sum(s + e for s, e in gates) + 1280 + 1000
+    steps = large.arena_bytes - large.peak_bytes - 8 * channels
+    # ReLU is fused; an h-swish and each step of SE (pool, two FCs, gate, scale) is an operator.
+    wide = [bool(one.expand) for one in plan.blocks]
+    swish = sum((1 + widens) * one.hard_swish for one, widens in zip(plan.blocks, wide, strict=True))
+    parts = 2 * len(wide) + sum(wide) + swish + sum(one.residual for one in plan.blocks) + 5 * len(gates)
+    assert steps == 200 * (2 + parts + 2 + 1 + 2 + 1)
+    assert large.file_bytes - large.weight_bytes == 24 * channels + 620 * steps // 200
     assert by_name["isonet_l32_c64_r7_e6_se4_s2d"].peak_bytes == 153_664
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +18,7 @@ import pytest
 from isonas.cli import COMMANDS, main
 from isonas.cli.resolve import claim_run
 from isonas.data.synthetic import synthetic
-from isonas.errors import LogError
+from isonas.errors import LogError, TrainingError
 from isonas.search.log import RUNNING, read_trials, write_trial
 from tests.commands import document, isonas
 from tests.test_data import encoded, write_parquet
@@ -140,16 +142,18 @@ def test_search_resume_front_and_export_in_one_go(here: Path) -> None:
     found = document("search", "tiny.yaml", *SHORT, "--trials", "3", "--sampler", "random")
     run = here / "runs" / "tiny-synthetic-1"
     assert set(found) >= {"objectives", "reference", "hypervolume", "front"}
-    assert found["objectives"] == ["error", "peak_bytes", "madds"]
-    assert set(found["front"][0]) == {
-        "genome", "error", "error_se", "peak_bytes", "madds", "params", "weight_bytes", "trial",
-    }  # fmt: skip
+    assert found["objectives"] == ["error", "arena_bytes", "madds"]
+    columns = (
+        "genome", "error", "error_se", "trainings", "balanced_error", "balanced_error_se", "arena_bytes",
+        "peak_bytes", "madds", "params", "file_bytes", "weight_bytes", "trial",
+    )  # fmt: skip
+    assert tuple(found["front"][0]) == columns
     again = document("resume", str(run), "--trials", "5")
     assert [trial.number for trial in read_trials(run)[0]] == [0, 1, 2, 3, 4]
     assert document("front", str(run)) == again
     table = isonas("front", str(run), "--csv").stdout
     assert table == (run / "front.csv").read_text(encoding="utf-8")
-    assert table.splitlines()[0] == "genome,error,error_se,peak_bytes,madds,params,weight_bytes,trial"
+    assert table.splitlines()[0] == ",".join(columns)
     assert len(table.splitlines()) == len(again["front"]) + 1
     manifest = document("export", str(run), "--select", "best")
     assert manifest["genome"] == again["front"][0]["genome"]
@@ -196,28 +200,40 @@ def test_common_fronts_of_several_runs(here: Path) -> None:
     for seed in ("1", "2"):
         document("search", "tiny.yaml", *SHORT, "--trials", "3", "--seed", seed, "--run", f"run{seed}")
     alone = [document("front", f"run{seed}") for seed in (1, 2)]
-    both = document("front", "run1", "run2")
+    fails("run2 and run1 differ in seed, so their errors", 2, "front", "run1", "run2")
+    both = document("front", "run1", "run2", "--mixed")
+    assert both["mixed"] == ["seed"]
+    assert "The runs differ in seed" in isonas("front", "run1", "run2", "--mixed").stdout
     assert both["hypervolume"] >= max(front["hypervolume"] for front in alone)
     single = [(row["genome"], row["error"]) for front in alone for row in front["front"]]
     assert {(row["genome"], row["error"]) for row in both["front"]} <= set(single)
     assert {row["run"] for row in both["front"]} <= {"run1", "run2"}
-    assert isonas("front", "run1", "run2", "--csv").stdout.splitlines()[0].endswith(",trial,run")
+    assert isonas("front", "run1", "run2", "--mixed", "--csv").stdout.splitlines()[0].endswith(",trial,run")
     assert document("front", "run1", "./run1") == alone[0]
     document("search", "tiny.yaml", *SHORT, "--trials", "1", "--objectives", "error,params", "--run", "run3")
-    result = isonas("front", "run1", "run3")
+    result = isonas("front", "run1", "run3", "--mixed")
     assert (result.exit_code, "differ in objectives" in result.stderr) == (2, True)
 
 
 def fails(says: str, code: int, *arguments: str) -> None:
     """A command ends with that exit code and one sentence, and changes no file."""
-    before = {path: path.stat().st_mtime_ns for path in sorted(Path.cwd().rglob("*"))}
+    before = times()
     result = isonas(*arguments)
     assert says in result.stderr, result.output
     assert result.exit_code == code
     assert "Traceback" not in result.output
     assert result.stdout == ""
-    after = {path: path.stat().st_mtime_ns for path in sorted(Path.cwd().rglob("*"))}
-    assert after == before
+    assert times() == before
+
+
+def times() -> dict[Path, int]:
+    """When each file changed, but for locks, which a look at a run takes."""
+    locks = ("lock", "lock.holder")
+    return {
+        path: path.stat().st_mtime_ns
+        for path in sorted(Path.cwd().rglob("*"))
+        if path.name not in locks and path.name != "run"
+    }
 
 
 @pytest.mark.parametrize(
@@ -231,7 +247,7 @@ def fails(says: str, code: int, *arguments: str) -> None:
         ("broken.yaml is not YAML in line 2 (", 2, "space broken.yaml"),
         ("--cpus-per-trial is for a cluster (--engine ray)", 2, "search --data synthetic --cpus-per-trial 2"),
         ("--gpus-per-trial is for a cluster (--engine ray)", 2, "search --data synthetic --gpus-per-trial 1"),
-        ("give --gpus-per-trial", 2, "search --data synthetic --engine ray --device cuda"),
+        ("give --gpus-per-trial", 2, "search --data synthetic --engine ray --device cuda --gpus-per-trial 0"),
         ("give one of them", 2, "front nowhere --csv --json"),
         ("nowhere is not there; give the folder", 2, "evaluate nowhere --data synthetic"),
         ("'chanels' is unknown; did you mean channels?", 2, "search typo.yaml"),
@@ -261,8 +277,6 @@ def fails(says: str, code: int, *arguments: str) -> None:
     ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_mistakes_get_one_sentence(here: Path, says: str, code: int, arguments: str) -> None:
-    import shlex
-
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -365,9 +379,15 @@ def test_a_batch_of_one_is_a_reason(here: Path) -> None:
     fails("is not between 2 and", 2, "search", "tiny.yaml", "--epoch-images", "1")
 
 
-def test_a_held_run_is_refused(run: Path) -> None:
+def test_a_held_run_is_refused_before_its_images_are_opened(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from isonas.search.log import hold
 
+    def opened(*_: object) -> None:
+        raise AssertionError("a held run was not refused at once")
+
+    monkeypatch.setattr("isonas.data.sources.open_dataset", opened)
     with hold(run):
         result = isonas("resume", "run", "--trials", "3")
     assert result.exit_code == 1
@@ -391,8 +411,14 @@ def test_an_interrupt_tells_how_to_go_on(run: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("isonas.training.proxy.ProxyEvaluator.__call__", interrupt)
     result = isonas("resume", "run", "--trials", "4")
     assert result.exit_code == 130
-    assert "Go on with: isonas resume run --trials 4" in result.stderr
+    assert "Go on with: isonas resume run\n" in result.stderr
     assert [trial.state for trial in read_trials(run)[0]] == ["complete", "complete", "running"]
+    # What was asked for last is what a resume without options goes on to.
+    monkeypatch.undo()
+    monkeypatch.chdir(run.parent)
+    assert "2 of 4 trials have ended" in isonas("front", "run").stdout
+    document("resume", "run")
+    assert len(read_trials(run)[0]) == 4
 
 
 def test_a_time_limit_ends_the_search_with_its_front(run: Path) -> None:
@@ -430,14 +456,20 @@ def test_the_sample_run_is_read() -> None:
     from isonas.search.inputs import read_run
     from isonas.search.study import study_of
 
+    # Its objectives and its box, without a margin, stay as they are; it had no board.
     inputs, reference, _ = read_run(run)
-    assert study_of(inputs).reference == reference
+    costs = study_of(inputs, reference).costs
+    assert reference.objectives == ("error", "peak_bytes", "madds")
+    assert reference.point == (0.9, costs.peak_bytes.max(), costs.madds.max())
+    assert all(row["arena_bytes"] == row["peak_bytes"] for row in found["front"])
+    assert all(row["file_bytes"] == row["weight_bytes"] for row in found["front"])
 
 
-def test_the_sample_run_is_extended(here: Path) -> None:
-    # Git keeps no empty folders: a copy is resumed all the same.
-    shutil.copytree(SAMPLE, here / "copy", ignore=shutil.ignore_patterns("trials", "weights"))
-    assert document("resume", "copy") == document("front", str(SAMPLE))
+def test_a_run_without_its_empty_folders_is_resumed(here: Path) -> None:
+    # Git keeps no empty folders.
+    found = document("search", "tiny.yaml", *SHORT, "--trials", "1", "--run", "whole")
+    shutil.copytree("whole", "copy", ignore=shutil.ignore_patterns("weights"))
+    assert document("resume", "copy") == found
 
 
 def test_killed_and_resumed_trainings_are_bit_identical(here: Path) -> None:
@@ -505,3 +537,109 @@ def test_runs_may_be_moved(run: Path, here: Path) -> None:
     shutil.move(run, here / "moved")
     assert document("front", "moved") == before
     document("resume", "moved", "--trials", "3")
+
+
+def test_what_may_change_is_recorded_and_nothing_else(run: Path) -> None:
+    from isonas.search.inputs import read_run
+
+    before, reference, versions = read_run(run)
+    asked = ["--trials", "3", "--repeats", "2", "--trial-timeout", "10m", "--workers", "2"]
+    assert isonas("resume", "run", *asked).exit_code == 0
+    after = read_run(run)
+    assert after[0] == replace(before, trials=3, repeats=2, trial_timeout=600.0, workers=2)
+    assert after[1:] == (reference, versions)
+    assert {"scipy", "moocore"} <= set(versions)
+    workers = {trial.worker for trial in read_trials(run)[0]}
+    assert all(worker.rpartition("/")[2].isdecimal() for worker in workers)
+    assert read_trials(run)[0][2].worker != f"{platform.node()}/{os.getpid()}"
+
+
+def test_repeats_that_end_early_say_so(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = isonas("resume", "run", "--repeats", "3", "--time-limit", "0.000001s")
+    members = len(document("front", "run")["front"])
+    assert (
+        f"{members} of {members} front members were not trained 3 times in all: the time limit"
+        in result.stderr
+    )
+    assert (
+        f"{members} of {members} errors average fewer trainings than --repeats 3 asked for." in result.stdout
+    )
+    found = document("resume", "run")
+    assert {row["trainings"] for row in found["front"]} == {3}
+    assert "average fewer" not in isonas("front", "run").stdout
+
+    def failing(*_: object) -> None:
+        raise TrainingError("as told")
+
+    monkeypatch.setattr("isonas.training.proxy.ProxyEvaluator.__call__", failing)
+    result = isonas("resume", "run", "--repeats", "4")
+    assert "were not trained 4 times in all: a training failed (as told)" in result.stderr
+
+
+def test_a_tilde_that_no_shell_expands_is_the_home_folder(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = here / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    images = [encoded(image.transpose(1, 2, 0)) for image in synthetic(60).train.pixels]
+    write_parquet(home / "train.parquet", images, synthetic(60).train.labels.tolist())
+    shutil.copy(here / "tiny.yaml", home / "tilde.yaml")
+    typed = ["~/tilde.yaml", "--data", "parquet:~/train.parquet", *SHORT[2:], "--trials", "1"]
+    found = document("search", *typed, "--run=~/x", "--cache=~/c")
+    assert (home / "x" / "study.yaml").is_file()
+    assert (home / "c").is_dir()
+    assert document("front", "~/x") == found
+    document("resume", "~/x", "--trials", "2", "--cache=~/c")
+    document("export", "~/x", "--output=~/o")
+    assert (home / "o" / "manifest.json").is_file()
+    recipe = shipped_text("adamw").replace("epochs: 100", "epochs: 1")
+    (home / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    document("retrain", "~/x", "--recipe", "~/recipe.yaml", "--epochs", "1", "--run=~/r", "--cache=~/c")
+    evaluated = document("evaluate", "~/r", "--data", "parquet:~/train.parquet", "--cache=~/c")
+    assert evaluated["checkpoint"] == str(home / "r")
+    assert not list(here.rglob("~*"))
+
+
+def shipped_text(name: str) -> str:
+    """A shipped recipe as a YAML file of its own."""
+    from dataclasses import asdict
+
+    import yaml
+
+    from isonas.training.recipes import shipped_recipes
+
+    return yaml.safe_dump(asdict(shipped_recipes()[name]))
+
+
+def test_yaml_in_utf_16_is_read(here: Path) -> None:
+    (here / "wide.yaml").write_text(TINY, encoding="utf-16")
+    assert document("space", "wide.yaml")["genomes"] == 32
+    (here / "binary.yaml").write_bytes(bytes(range(128, 256)))
+    fails("binary.yaml is not YAML", 2, "space", "binary.yaml")
+
+
+def test_commands_to_type_next_are_quoted_for_the_shell(here: Path) -> None:
+    result = isonas("search", "tiny.yaml", *SHORT, "--trials", "1", "--run", "my run; ls")
+    lines = [shlex.split(line) for line in result.stderr.splitlines() if line.startswith("  isonas ")]
+    assert len(lines) == 4
+    assert all(words[2] == "my run; ls" for words in lines)
+
+
+def test_spaces_whose_names_are_patterns_get_folders(here: Path) -> None:
+    assert [claim_run("a[1].yaml", "clutter").name for _ in range(2)] == ["a[1]-clutter-1", "a[1]-clutter-2"]
+
+
+def test_a_search_on_few_images_goes_on_to_its_retraining(here: Path) -> None:
+    """The recipe's batch of 256 is a default: it adapts to the 48 training images and says so."""
+    images = [encoded(image.transpose(1, 2, 0)) for image in synthetic(60).train.pixels]
+    write_parquet(here / "train.parquet", images, synthetic(60).train.labels.tolist())
+    typed = ["--data", "parquet:train.parquet", *SHORT[2:], "--trials", "1", "--run", "run"]
+    result = isonas("search", "tiny.yaml", *typed)
+    assert result.exit_code == 0
+    result = isonas("retrain", "run", "--epochs", "1", "--threads", "1", "--precision", "fp32")
+    assert result.exit_code == 0, result.output
+    assert "a batch is 32 images, not the recipe's 256" in result.stderr
+    result = isonas("retrain", "run", "--batch-size", "256", "--run", "other")
+    assert result.exit_code == 2
+    assert "a batch of 256 images is more than the" in result.stderr

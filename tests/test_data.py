@@ -24,7 +24,7 @@ from isonas.data.augment import MEAN, STD, augment, normalise
 from isonas.data.clutter import clutter
 from isonas.data.dataset import Images, Labels, split_validation
 from isonas.data.digits import digits
-from isonas.data.resize import area_weights, downsample, fit_square
+from isonas.data.resize import area_weights, downsample
 from isonas.data.sources import EMBEDDED, open_dataset
 from isonas.data.store import cached
 from isonas.data.synthetic import synthetic
@@ -65,7 +65,7 @@ def test_cluttered_training_and_test_digits_are_disjoint(monkeypatch: pytest.Mon
     draw = clutter_module._draw
 
     def spy(pool: Any, *rest: Any) -> tuple[Pixels, Labels]:
-        seen.append({digit.tobytes() for digit in pool})
+        seen.append({digit.tobytes() for digits, _ in pool for digit in digits})
         return draw(pool, *rest)
 
     monkeypatch.setattr(clutter_module, "_draw", spy)
@@ -74,6 +74,34 @@ def test_cluttered_training_and_test_digits_are_disjoint(monkeypatch: pytest.Mon
     train, test = seen
     assert not train & test
     assert len(train) > 2 * len(test)
+
+
+def test_cluttered_validation_images_share_no_digit_with_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every digit that is turned, as the image's own or as a fragment, is noted for the image it is in."""
+    used: list[set[bytes]] = []
+    background, turned = clutter_module._background, clutter_module._turned
+
+    def next_image(*arguments: Any) -> Any:
+        used.append(set())
+        return background(*arguments)
+
+    def note(digit: Any, *rest: Any) -> Any:
+        used[-1].add(digit.tobytes())
+        return turned(digit, *rest)
+
+    monkeypatch.setattr(clutter_module, "_background", next_image)
+    monkeypatch.setattr(clutter_module, "_turned", note)
+    data = clutter(train_images=1000, test_images=50)
+    train, validation, test = (
+        set().union(*(used[row] for row in rows))
+        for rows in (*split_validation(data.train, 5), range(1000, 1050))
+    )
+    assert not train & validation
+    assert not (train | validation) & test
+    _, carved = split_validation(data.train, 5)
+    assert len(carved) == 200
+    assert np.bincount(data.train.labels[carved], minlength=10).min() >= 10
+    assert carved.tolist() != split_validation(data.train, 6)[1].tolist()
 
 
 def encoded(pixels: Pixels, form: str = "PNG") -> bytes:
@@ -129,9 +157,9 @@ def test_parquet_gives_the_pixels_that_were_written(
     assert globbed.fingerprint == file.fingerprint != data.fingerprint
 
 
-def test_images_of_mixed_size_are_fitted_whole(tmp_path: Path) -> None:
-    halves = np.zeros((6, 12, 3), np.uint8)
-    halves[:, 6:] = 200
+def test_images_of_mixed_size_are_cropped(tmp_path: Path) -> None:
+    halves = np.zeros((8, 24, 3), np.uint8)
+    halves[:, 12:] = 200
     square = np.full((8, 8, 3), 50, np.uint8)
     write_parquet(tmp_path / "x.parquet", [encoded(halves), encoded(square), encoded(square)], [0, 1, 0])
     data = open_dataset(f"parquet:{tmp_path / 'x.parquet'}", tmp_path / "cache")
@@ -161,7 +189,7 @@ def empty(path: Path) -> None:
 
 
 def undecodable(path: Path) -> None:
-    write_parquet(path, [encoded(np.zeros((8, 8, 3), np.uint8)), b"no image"], [0, 1])
+    write_parquet(path, [encoded(np.zeros((8, 8, 3), np.uint8)), b"no image", b"no image"], [0, 1, 1])
 
 
 def cut_jpeg(path: Path) -> None:
@@ -189,14 +217,17 @@ def unnamed_label(path: Path) -> None:
     ("break_it", "says"),
     [
         (no_images, "has no image column"),
-        (no_labels, "has no integer labels"),
+        (no_labels, "has no labels, a column of numbers or names; its columns are image"),
         (truncated, "cannot be read as Parquet"),
         (empty, "has no rows"),
-        (undecodable, "row 1: the image cannot be decoded"),
-        (cut_jpeg, "row 0: the image cannot be decoded"),
-        (missing_image, "row 0: the image is missing"),
-        (negative_label, "a label that is missing or outside"),
-        (missing_label, "a label that is missing or outside"),
+        (
+            undecodable,
+            r"2 of 3 images are missing or .* such as that of .*, row 1 \(cannot identify image file\)",
+        ),
+        (cut_jpeg, r"1 of 1 images .*, row 0 \("),
+        (missing_image, "has no image in its column image that can be decoded; embed"),
+        (negative_label, "has no label in its column label; choose another by .label=NAME"),
+        (missing_label, "has no label in its column label; choose another by .label=NAME"),
         (unnamed_label, "label 2, but its metadata names 2 classes"),
     ],
 )
@@ -291,31 +322,69 @@ def test_downsampling_by_whole_factors_is_pillows_reduce() -> None:
         expected = np.asarray(whole.reduce(3), np.int16).transpose(2, 0, 1)
         assert np.abs(small.pixels[index].astype(np.int16) - expected).max() <= 1
     assert downsample(images, 12) is images
-    as_rows = images.pixels[0].transpose(1, 2, 0)
-    np.testing.assert_array_equal(fit_square(as_rows, 4).transpose(2, 0, 1), small.pixels[0])
+
+
+def labelled(labels: Labels, groups: Labels | None = None) -> Images:
+    """Images of one pixel, for what looks at labels and groups alone."""
+    return Images(np.zeros((len(labels), 3, 1, 1), np.uint8), labels, groups=groups)
 
 
 @given(st.integers(2, 6), st.integers(10, 60), st.integers(0, 5))
 @settings(deadline=None)
 def test_the_split_is_stratified_disjoint_and_whole(classes: int, each: int, seed: int) -> None:
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(classes), each))
-    train, validation = split_validation(labels, seed)
+    train, validation = split_validation(labelled(labels), seed)
     assert sorted([*train, *validation]) == list(range(len(labels)))
     assert len(validation) == len(labels) // 5
     counts = np.bincount(labels[validation], minlength=classes)
     assert counts.max() - counts.min() <= 1
-    again, _ = split_validation(labels, seed)
+    again, _ = split_validation(labelled(labels), seed)
     np.testing.assert_array_equal(train, again)
 
 
 def test_a_large_set_gives_no_more_than_it_must() -> None:
-    assert len(split_validation(np.arange(30_000) % 10, 0)[1]) == 2000
-    assert len(split_validation(np.arange(200_000) % 10, 0)[1]) == 4000
+    assert len(split_validation(labelled(np.arange(30_000) % 10), 0)[1]) == 2000
+    assert len(split_validation(labelled(np.arange(200_000) % 10), 0)[1]) == 4000
 
 
-def test_too_few_images_to_split() -> None:
+@pytest.mark.parametrize("labels", [np.arange(10), np.zeros(10), [*range(8), 8, 8], [0, 0, 1, 1, 2, 2]])
+def test_too_few_images_to_split(labels: Any) -> None:
     with pytest.raises(DataError, match="cannot be split by class"):
-        split_validation(np.arange(10), 0)
+        split_validation(labelled(np.asarray(labels, np.int64)), 0)
+
+
+def test_the_only_image_of_a_class_is_trained_on() -> None:
+    labels = np.array([0] * 20 + [1] * 20 + [2, 3])
+    for seed in range(5):
+        train, validation = split_validation(labelled(labels), seed)
+        assert {40, 41} <= set(train)
+        assert np.bincount(labels[validation]).tolist() == [4, 4]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30)), min_size=60, max_size=200), st.integers(0, 9)
+)
+@settings(deadline=None)
+def test_groups_stay_whole_and_classes_keep_their_shares(images: list[tuple[int, int]], seed: int) -> None:
+    """Images are of a class and of a group; 31 groups of four classes each, and 80 images for themselves."""
+    labels = np.array([label for label, _ in images] + [0, 1, 2, 3] * 20)
+    groups = np.array([group for _, group in images] + list(range(31, 111)))
+    train, validation = split_validation(labelled(labels, groups), seed)
+    assert sorted([*train, *validation]) == list(range(len(labels)))
+    assert not set(groups[train]) & set(groups[validation])
+    assert set(labels[train]) == set(labels) == set(labels[validation])
+    wanted = np.bincount(labels) * (len(labels) // 5 / len(labels))
+    largest = np.bincount(groups).max()
+    assert np.abs(np.bincount(labels[validation]) - wanted).max() <= largest + 1
+
+
+def test_copies_of_a_picture_do_not_crowd_the_validation_images() -> None:
+    """Half of the images are pairs; about half of the validation images are, too."""
+    labels = np.arange(400) % 4
+    groups = np.concatenate([np.repeat(np.arange(0, 400, 4), 2), 1000 + np.arange(200)])
+    _, validation = split_validation(labelled(labels, groups), 0)
+    assert 36 <= (validation < 200).sum() <= 44
+    assert 76 <= len(validation) <= 84
 
 
 def test_normalise() -> None:

@@ -21,6 +21,7 @@ from isonas.errors import ExportError
 from isonas.export.pytorch import export_pytorch, standalone_source
 from isonas.genome import Genome, Stem
 from isonas.networks.build import build_network
+from isonas.networks.timm import TimmIsometricNet
 from isonas.search.log import read_trials
 from isonas.search.weights import load_weights
 from tests.commands import document, isonas
@@ -82,7 +83,7 @@ def test_the_folder_needs_pytorch_alone(run: Path, tmp_path: Path) -> None:
     manifest = document("export", str(run), "--output", str(tmp_path / "out"))
     folder = tmp_path / "out"
     assert sorted(path.name for path in folder.iterdir()) == [
-        "genome.json", "manifest.json", "model.pt2", "model.py", "model.safetensors",
+        "config.json", "genome.json", "manifest.json", "model.pt2", "model.py", "model.safetensors",
     ]  # fmt: skip
     code = f"""
 import sys
@@ -122,7 +123,10 @@ def test_the_manifest_states_the_costs_and_the_preprocessing(run: Path, tmp_path
     assert memory["predicted_weight_bytes"] == best["weight_bytes"]
     assert memory["measured_peak_bytes"] is None
     assert manifest["costs"]["params"] == best["params"]
-    assert manifest["preprocessing"]["side"] == manifest["input"] == 32
+    chain = manifest["preprocessing"]
+    assert manifest["input"] == chain["input"] == 32
+    # The proxy read the source's 16 pixels, and its stem was inflated by two.
+    assert (chain["side"], chain["area_to"], chain["upsample_to"], chain["repeat"]) == (16, None, None, 2)
     assert manifest["class_names"] == ["0 degrees", "45 degrees", "90 degrees", "135 degrees"]
 
 
@@ -148,7 +152,7 @@ def test_what_cannot_be_exported(run: Path, tmp_path: Path) -> None:
     genome = "isonet_l1_c8_r8_e2_se4_conv_m2_h0"
     fails("--select is for a run", 2, "export", genome, "--select", "best", "--epochs", "0", *out)
     (tmp_path / "out").mkdir()
-    fails("exists; remove it", 1, "export", str(run), *out)
+    fails("exists; remove it", 2, "export", str(run), *out)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -252,3 +256,59 @@ def test_a_training_that_cannot_be_is_a_sentence(tmp_path: Path, monkeypatch: py
     genome = "isonet_l1_c8_r8_e2_se4_conv_m2_h0"
     arguments = ["--data", "synthetic", "--epochs", "1", "--input", "16", "--output", str(tmp_path / "out")]
     fails("training stopped: can't allocate memory", 1, "export", genome, *arguments)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "model.pt2", "manifest.json"])
+def test_a_disk_that_fills_is_one_sentence_and_leaves_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: object, **__: object) -> int:
+        raise OSError(28, "No space left on device", str(path))
+
+    def write_bytes(path: Path, content: bytes) -> int:
+        return full(path) if path.name == name else wrote_bytes(path, content)
+
+    def write_text(path: Path, content: str, **how: str) -> int:
+        return full(path) if path.name == name else wrote_text(path, content, **how)
+
+    wrote_bytes, wrote_text = Path.write_bytes, Path.write_text
+    # All files are written by Python: PyTorch's own writer aborts the process where there is no room.
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    monkeypatch.setattr(Path, "write_text", write_text)
+    out = tmp_path / "out"
+    arguments = ["isonet_l2_c32_r4_e2_se4_s2d", "--epochs", "0", "--input", "32", "--output", str(out)]
+    fails(f"{out} cannot be written (No space left on device)", 1, "export", *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_timm_loads_the_folder_and_refuses_the_rest_in_a_sentence(run: Path, tmp_path: Path) -> None:
+    import timm
+    from timm.data.config import resolve_data_config
+
+    manifest = document("export", str(run), "--output", str(tmp_path / "out"))
+    name = f"local-dir:{tmp_path / 'out'}"
+    theirs = timm.create_model(name, pretrained=True).eval()
+    assert isinstance(theirs, TimmIsometricNet)
+    program = torch.export.load(tmp_path / "out" / "model.pt2").module()
+    side, classes = manifest["input"], manifest["classes"]
+    images = torch.randn(4, 3, side, side)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(images), program(images), rtol=1e-4, atol=1e-5)
+        tuned = timm.create_model(name, pretrained=True, num_classes=classes + 3).eval()
+        assert isinstance(tuned, TimmIsometricNet)
+        assert tuned(images).shape == (4, classes + 3)
+        # Another classifier on the same features.
+        torch.testing.assert_close(tuned.forward_features(images), theirs.forward_features(images))
+    config = resolve_data_config({}, model=theirs)  # type: ignore[no-untyped-call]
+    assert config["input_size"] == (3, side, side)
+    assert list(config["mean"]) == manifest["preprocessing"]["mean"]
+    assert (config["crop_pct"], config["crop_mode"]) == (1.0, "squash")
+    for arguments, says in (
+        ({"features_only": True}, "has one resolution"),
+        ({"img_size": 2 * side}, "leave img_size out"),
+        ({"in_chans": 1}, "in_chans is 1"),
+        ({"drop_path_rate": 0.1}, "isonet has no drop_path_rate; it takes genome"),
+        ({"img_size": (side, 2 * side)}, "read squares"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            timm.create_model(name, pretrained=True, **arguments)

@@ -24,7 +24,8 @@ from isonas.networks.filters import (
 )
 from isonas.networks.mobilenetv3 import build_mobilenetv3
 from isonas.networks.sharing import share_convolutions
-from isonas.training.loop import Examples, prepare, train
+from isonas.training.examples import Examples
+from isonas.training.loop import prepare, train
 from isonas.training.machine import Machine
 from isonas.training.recipe import Recipe
 from tests.counting import count_madds

@@ -68,17 +68,6 @@ def test_without_splits_all_is_for_training(root: Path) -> None:
     assert (data.class_names, len(data.train), data.held_back) == (("cat", "dog"), 2, None)
 
 
-def test_images_of_any_size_are_area_downsampled_whole(root: Path) -> None:
-    """By whole factors each pixel is the mean of a block, whose sum is exact in float64."""
-    large = picture(1, 128, 256)
-    write(root, {"a/1.png": encoded(large), "a/2.png": encoded(picture(2, 64, 64))})
-    found = opened(root).train
-    assert found.side == 64
-    blocks = large.reshape(64, 2, 64, 4, 3).mean(axis=(1, 3)).transpose(2, 0, 1)
-    assert np.abs(found.pixels[0] - blocks).max() <= 0.5 + 1e-4
-    np.testing.assert_array_equal(found.pixels[1], picture(2, 64, 64).transpose(2, 0, 1))
-
-
 def test_every_encoding_and_mode_becomes_rgb(root: Path) -> None:
     grey = picture(3)[..., 0]
     write(root, {"a/grey.png": encoded(grey), "a/photo.jpg": encoded(picture(4), "JPEG")})
@@ -111,19 +100,18 @@ def test_damaged_files_are_left_out_and_counted(root: Path, capsys: pytest.Captu
     assert data.train.labels.tolist() == [0, 1, 1, 1, 1, 1]
     np.testing.assert_array_equal(data.train.pixels[1], picture(3).transpose(2, 0, 1))
     told = capsys.readouterr()
-    assert "isonas: 4 of 10 files are damaged or no images and were left out; the first is" in told.err
-    assert "2.jpg (" in told.err
+    left_out = "left out 4 of 10 training files or rows "
+    kinds = "(1 damaged (.jpg), 1 no image (.txt), 1 empty, 1 unreadable); the first is "
+    assert f"isonas: folder:{root}: {left_out}{kinds}{root}/train/a/2.jpg (" in told.err
     assert told.out == ""
     opened(root)
-    assert capsys.readouterr().err == "isonas: 4 of 10 files are damaged or no images and were left out.\n"
-
-
-def flat_validation(root: Path) -> None:
-    write(root, {"train/a/1.png": encoded(picture(1)), "val/1.png": encoded(picture(1))})
+    again = capsys.readouterr().err
+    assert "decoding" not in again
+    assert left_out + kinds in again
 
 
 def unknown_class(root: Path) -> None:
-    write(root, {"train/a/1.png": encoded(picture(1)), "val/b/1.png": encoded(picture(1))})
+    write(root, {f"{name}/1.png": encoded(picture(1)) for name in ("train/a", "val/a", "val/b")})
 
 
 def no_training(root: Path) -> None:
@@ -145,7 +133,6 @@ def mostly_text(root: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (flat_validation, "val has no folders; sort its images into one for each class"),
         (unknown_class, "val has a class 'b' that .*train lacks"),
         (no_training, "has val/ but no train/"),
         (no_classes, "has no folders"),

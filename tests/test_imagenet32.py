@@ -258,6 +258,7 @@ def test_damage_is_told_whatever_it_is(noise: bytes, place: int) -> None:
     ("files", "says"),
     [
         ({"train_data_batch_1": python2_protocol2(rows(), [1] * 4)[:300]}, "is damaged or no pickle"),
+        ({"train_data_batch_1": b"<!DOCTYPE html>"}, "no instruction of a pickle is byte 0x3c, '<'"),
         ({"train_data_batch_1.npz": as_npz(rows(), [1] * 4)[:300]}, "cannot be read as an .npz of arrays"),
         ({"train_data_batch_1.npz": b""}, "cannot be read as an .npz of arrays"),
         ({"train_data_batch_1": bytes_keys(rows(), [1, 2, 0, 3])}, "has a label 0, where labels count"),

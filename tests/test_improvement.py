@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isonas.pareto import hypervolume, non_dominated
-from isonas.search.improvement import Floats, boxes, expected_improvement, most_improving
+from isonas.search.improvement import Floats, bounds, boxes, expected_improvement, most_improving
 from isonas.search.surrogate import fit
 
 
@@ -74,3 +74,28 @@ def test_the_most_improving_is_the_best_of_all(seed: int, costs: int, results: i
     chosen = most_improving(surrogate, features, at, front)
     every = expected_improvement(surrogate.mean(features), surrogate.deviation(features), at, front)
     assert every[chosen] == pytest.approx(every.max(), rel=1e-9)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10_000), st.sampled_from([1, 2]), st.sampled_from([0.0, 0.02, 0.1]))
+def test_the_bound_holds_where_errors_are_low(seed: int, costs: int, low: float) -> None:
+    """Means below half the level, where E[(T − e)+] − E[(0 − e)+] falls with the deviation."""
+    rng = np.random.default_rng(seed)
+    trained, features = rng.random((150, 3)), rng.random((1500, 3))
+    surrogate = fit(trained, low + 0.02 * rng.random(150), np.full(150, 0.001))
+    at, front = rng.random((1500, costs)), front_of(rng, 3, costs)
+    weights = rng.random(1500)
+    chosen = most_improving(surrogate, features, at, front, weights)
+    every = weights * expected_improvement(surrogate.mean(features), surrogate.deviation(features), at, front)
+    assert every[chosen] == pytest.approx(every.max(), rel=1e-9)
+
+
+@given(st.integers(0, 10_000))
+@settings(deadline=None, max_examples=30)
+def test_too_large_a_deviation_gives_a_bound(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mean, deviation, costs = rng.uniform(-0.05, 0.3, 50), rng.uniform(0.001, 0.3, 50), rng.random((50, 2))
+    front = front_of(rng, 4, 2)
+    gain = expected_improvement(mean, deviation, costs, front)
+    wider = bounds(mean, deviation * rng.uniform(1, 5, 50), costs, front)
+    assert np.all(gain <= wider + 1e-12)

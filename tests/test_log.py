@@ -26,6 +26,7 @@ from isonas.search.log import (
     compact,
     hold,
     read_trials,
+    set_torn_aside,
     write_trial,
 )
 from tests.strategies import genomes
@@ -118,7 +119,8 @@ def test_a_torn_part_is_named_and_set_aside_by_the_holder_alone(run: Path) -> No
     assert len(unreadable) == 1
     assert str(torn) in unreadable[0]
     assert torn.exists()
-    with hold(run) as set_aside:
+    with hold(run):
+        set_aside = set_torn_aside(run)
         assert len(set_aside) == 1
         assert "1.parquet.torn" in set_aside[0]
     assert read_trials(run) == (trials, [])
@@ -149,7 +151,8 @@ def test_a_foreign_file_is_set_aside(run: Path) -> None:
 
     pq.write_table(pa.table({"number": [1]}), run / "trials.parquet")
     assert "column schema_version is missing" in read_trials(run)[1][0]
-    with hold(run) as set_aside:
+    with hold(run):
+        set_aside = set_torn_aside(run)
         assert "trials.parquet.torn" in set_aside[0]
 
 
@@ -179,8 +182,8 @@ def test_a_second_writer_is_told_who_holds_the_run(run: Path) -> None:
     finally:
         release.set()
         other.join()
-    with hold(run) as set_aside:
-        assert set_aside == []
+    with hold(run):
+        assert set_torn_aside(run) == []
 
 
 def test_a_full_disk_leaves_the_log_readable(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +215,8 @@ def test_nothing_is_merged_over_a_file_that_cannot_be_read(run: Path) -> None:
 def test_files_set_aside_never_replace_each_other(run: Path) -> None:
     for content in (b"one", b"two"):
         (run / "trials.parquet").write_bytes(content)
-        with hold(run) as set_aside:
+        with hold(run):
+            set_aside = set_torn_aside(run)
             assert len(set_aside) == 1
     assert {path.read_bytes() for path in run.glob("trials.parquet.torn*")} == {b"one", b"two"}
 
@@ -224,8 +228,8 @@ def test_a_disk_that_fails_is_not_taken_for_a_torn_file(run: Path, monkeypatch: 
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr("isonas.search.log.pq.ParquetFile", failing)
-    with pytest.raises(LogError, match="Input/output error"), hold(run):
-        pass
+    with hold(run), pytest.raises(LogError, match="Input/output error"):
+        set_torn_aside(run)
     assert [path.name for path in (run / "trials").iterdir()] == ["0.parquet"]
 
 

@@ -18,12 +18,13 @@ import filelock
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 
 import isonas.paper.run as paper_run
 from isonas.cost import Deployment, MemoryModel, madds, params, peak_activations
 from isonas.data.dataset import Dataset
 from isonas.data.synthetic import synthetic
-from isonas.errors import LogError, RunError
+from isonas.errors import LogError, MemoryExhausted, RunError
 from isonas.genome import parse_genome
 from isonas.paper import EXPERIMENTS
 from isonas.paper.experiment import Experiment
@@ -33,13 +34,16 @@ from isonas.paper.table4 import EXPERIMENT as TABLE4
 from isonas.paper.table4 import cell_name
 from isonas.space import columns_of
 from isonas.training import loop
+from isonas.training import retrain as full_training
 from isonas.training.machine import Machine
+from isonas.training.recipes import parse_recipe
 from tests.commands import isonas
 from tests.counting import count_madds
 
 CPU = Machine("cpu", "fp32", 1)
 SMOKE = ["--scale", "smoke", "--data", "synthetic", "--precision", "fp32", "--threads", "1"]
-TRAINED = [name for name in EXPERIMENTS if name not in ("table1", "table2", "fig8")]
+TRAINED = [name for name, entry in EXPERIMENTS.items() if entry.trains]
+COUNTED = [name for name in EXPERIMENTS if name not in TRAINED]
 
 
 def experiment_of(name: str) -> Experiment:
@@ -64,10 +68,9 @@ def test_every_experiment_runs_and_is_whole(name: str, tmp_path: Path) -> None:
     experiment = experiment_of(name)
     assert experiment.id == name
     assert all(len(row) == len(grid["header"]) for grid in document["tables"] for row in grid["rows"])
-    ending = "" if experiment.trainings == name else f"-{name}"
-    assert json.loads((tmp_path / f"report{ending}.json").read_text()) == document
-    assert ElementTree.parse(tmp_path / f"figure{ending}.svg").getroot().tag.endswith("svg")
-    assert (tmp_path / f"figure{ending}.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((tmp_path / "report.json").read_text()) == document
+    assert ElementTree.parse(tmp_path / "figure.svg").getroot().tag.endswith("svg")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     if name not in TRAINED:
         assert document["settings"] is None
         assert not (tmp_path / "results.parquet").exists()
@@ -124,6 +127,34 @@ def test_table2_holds_the_fixed_points() -> None:
     assert len(by_name) == 3 * 4 * 3
     assert by_name["isonet_l16_c64_r14_e6_se4_s2d"][2:4] == ["4,420,968", "187,688,960"]
     assert by_name["isonet_l32_c64_r7_e6_se4_s2d"][2:4] == ["6,624,104", "99,153,920"]
+
+
+@pytest.mark.parametrize("name", [*COUNTED, "table4"])
+def test_without_matplotlib_all_but_the_figure_is_made(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    arguments = SMOKE if name in TRAINED else []
+    done = isonas("paper", name, *arguments, "--run", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert "no figure was drawn" in done.stderr
+    assert "isonas[plot]" in done.stderr
+    assert done.stdout.strip()
+    assert (tmp_path / "run" / "report.json").exists()
+    assert not list((tmp_path / "run").glob("figure*"))
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    again = isonas("paper", name, *arguments, "--run", tmp_path / "run")
+    assert "no figure was drawn" not in again.stderr
+    assert again.stdout == done.stdout
+    assert (tmp_path / "run" / "figure.svg").exists()
+
+
+def test_what_is_understood_and_what_is_not_used_is_said(tmp_path: Path) -> None:
+    done = isonas("paper", "table2", "--data", "synthetic", "--run", tmp_path / "counts")
+    assert "trains nothing; --data is not used" in done.stderr
+    done = isonas("paper", "sharing", *SMOKE, "--seeds", "1", "--run", tmp_path / "trained")
+    assert "sharing at the smoke scale: 4 networks from 1 seed, 96 images of 4 classes" in done.stderr
 
 
 @pytest.fixture(autouse=True)
@@ -221,6 +252,106 @@ def test_a_training_that_fails_is_a_record(tmp_path: Path) -> None:
     assert kept[1][0].reason == found[0].reason
 
 
+@pytest.mark.parametrize("fits", [8, 4])
+def test_a_batch_that_memory_does_not_hold_is_cut(
+    fits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the last epoch on: the first cell's second epoch runs out, once or twice."""
+    real = loop.train
+    tried: list[tuple[int, int]] = []
+
+    def tight(*arguments: object, **options: int) -> object:
+        pieces, first = options["pieces"], options["from_epoch"]
+        tried.append((pieces, first))
+        for epoch in real(*arguments, **options):  # type: ignore[arg-type]
+            if epoch[0].epoch == 2 and 16 // pieces > fits:
+                raise MemoryExhausted("out of memory")
+            yield epoch
+
+    monkeypatch.setattr(paper_run, "train", tight)
+    one, _ = next(iter(trainings(tmp_path, smoke_plan())))
+    assert tried == [(1, 0), (2, 1), (4, 1)][: 16 // fits // 2 + 1]
+    assert (one.micro_batch, one.reason, len(one.curve_accuracy)) == (fits, None, 2)
+    found = read_results(tmp_path / "results.parquet")
+    assert found is not None
+    assert found[1] == [one]
+
+
+def test_a_batch_is_not_cut_below_four(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*arguments: object, **options: object) -> object:
+        raise MemoryExhausted("out of memory")
+
+    monkeypatch.setattr(paper_run, "train", never)
+    one, _ = next(iter(trainings(tmp_path, smoke_plan())))
+    assert one.accuracy is None
+    assert one.reason == "memory does not hold even 4 images at a time (out of memory)"
+
+
+def test_a_micro_batch_is_kept_to_and_is_a_setting(tmp_path: Path) -> None:
+    run = ["--run", tmp_path, "--seeds", "1"]
+    done = isonas("paper", "sharing", *SMOKE, *run, "--micro-batch", "8")
+    assert done.exit_code == 0, done.output
+    found = read_results(tmp_path / "results.parquet")
+    assert found is not None
+    assert {one.micro_batch for one in found[1]} == {8}
+    refused = isonas("paper", "sharing", *SMOKE, *run)
+    assert refused.exit_code == 2
+    assert "other settings: micro_batch;" in refused.stderr
+
+
+RECIPE = """
+epochs: 2
+batch_size: 16
+optimizer: rmsproptf
+optimizer_options: {momentum: 0.9, alpha: 0.9, eps: 0.001}
+rate: 0.016
+rate_scaling: linear
+decay: exponential
+dropout: 0.2
+crop_area: 0.5
+"""
+
+
+@pytest.mark.parametrize("name", ["table3", "fig10"])
+def test_another_recipe_trains_both_families_and_resumes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the paper's, which is recipes.yaml's `mobilenetv3`: RMSProp, scored on the moving average."""
+    recipe = parse_recipe(yaml.safe_load(RECIPE), "test")
+    one_cell = experiment_of(name).cells("smoke")[-1:]
+    experiment = replace(experiment_of(name), cells=lambda scale: one_cell)
+    plan = plan_of(experiment, "smoke", synthetic(), CPU, 1, recipe=recipe, micro_batch=8)
+    monkeypatch.setattr(paper_run, "_SAVED_EVERY_SECONDS", 0.0)
+    whole = [timeless(one) for one, _ in trainings(tmp_path / "whole", plan)]
+    assert [one.micro_batch for one in whole] == [8] * len(whole)
+    assert all(one.reason is None and math.isfinite(one.curve_loss[-1]) for one in whole)
+    real = full_training.train_in_full
+
+    def cut(*arguments: object, **options: object) -> object:
+        for state in real(*arguments, **options):  # type: ignore[arg-type]
+            yield state
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(paper_run, "train_in_full", cut)
+    with pytest.raises(KeyboardInterrupt):
+        list(trainings(tmp_path / "cut", plan))
+    monkeypatch.setattr(paper_run, "train_in_full", real)
+    assert timeless(next(iter(trainings(tmp_path / "cut", plan)))[0]) == whole[0]
+    kept = read_results(tmp_path / "cut" / "results.parquet")
+    assert kept is not None
+    assert kept[0].recipe == recipe
+    with pytest.raises(RunError, match="recipe"):
+        list(trainings(tmp_path / "cut", smoke_plan(experiment=experiment, seeds=1)))
+
+
+def test_the_papers_recipe_is_offered_and_its_batch_is_checked() -> None:
+    done = isonas("paper", "table4", *SMOKE, "--recipe", "mobilenetv3")
+    assert done.exit_code == 2
+    assert "the recipe's batch of 1024 is more than the 96 training images" in done.stderr
+    assert not Path("runs").exists()
+    assert "mobilenetv3 (the paper's" in isonas("paper", "--help").stdout
+
+
 def test_what_starts_from_a_failed_training_is_left_out(tmp_path: Path) -> None:
     """fig6's fixed halves start from the weights of the free network of their seed."""
     first, *others = experiment_of("fig6").cells("smoke")
@@ -271,5 +402,11 @@ def test_the_list_is_the_papers() -> None:
         "fig10",
         "sharing",
     ]
-    assert list(json.loads(isonas("paper", "--json").stdout)) == ids
+    listed = json.loads(isonas("paper", "--json").stdout)
+    assert list(listed) == ids
+    for name in ids:
+        assert listed[name]["trains"] == bool(experiment_of(name).scales)
+        sections = listed[name]["sections"].split(", ")
+        described = sys.modules[f"isonas.paper.{name}"].__doc__ or ""
+        assert all(section in described for section in sections), name
     assert [line.split()[0] for line in isonas("paper").stdout.splitlines()] == ids

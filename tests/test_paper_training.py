@@ -19,7 +19,8 @@ from isonas.networks.isometric import IsometricNet
 from isonas.networks.mobilenetv3 import build_mobilenetv3
 from isonas.networks.parallel import Average, Split, build_parallel, dilate
 from isonas.networks.sharing import share_convolutions
-from isonas.training.loop import Examples, prepare, train
+from isonas.training.examples import Examples
+from isonas.training.loop import prepare, train
 from isonas.training.machine import Machine
 from isonas.training.recipe import Recipe
 

@@ -27,7 +27,8 @@ from isonas.genome import Genome
 from isonas.hardware import within
 from isonas.networks.build import build_network
 from isonas.search.inputs import Inputs
-from isonas.training.loop import on_device, prepare, validation_error
+from isonas.training.examples import on_device
+from isonas.training.loop import prepare, validation_errors
 from isonas.training.machine import Machine
 from isonas.training.proxy import ProxyEvaluator, ProxySetting
 from isonas.training.recipe import Recipe
@@ -185,8 +186,9 @@ def test_a_training_is_the_searchs_own(tmp_path: Path) -> None:
     network = build_network(genome, data.train.side, data.classes)
     network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in state.weights().items()})
     prepare(network, SETTING.machine)
-    assert training.test_error == validation_error(network, on_device(data.held_back, "cpu"), SETTING.machine)
-    validation = split_validation(data.train.labels, 3)[1]
+    held_back = on_device(data.held_back, "cpu")
+    assert training.test_error == validation_errors(network, held_back, SETTING.machine).error
+    validation = split_validation(data.train, 3)[1]
     assert all(
         (error * len(validation)) == pytest.approx(round(error * len(validation))) for error in training.error
     )

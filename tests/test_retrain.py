@@ -36,6 +36,7 @@ from isonas.training.machine import Machine
 from isonas.training.recipes import FullRecipe, load_recipe, parse_recipe, shipped_recipes
 from isonas.training.retrain import retrain
 from isonas.training.retrain_folder import Retraining, State, load_state
+from isonas.training.version import TRAINING_VERSION
 from isonas.training.weights_file import read_weights
 from tests.commands import document, isonas
 
@@ -71,6 +72,7 @@ def asked(recipe: FullRecipe = EVERYTHING, **changes: Any) -> Retraining:
         device="cpu",
         precision="fp32",
         threads=1,
+        training_version=TRAINING_VERSION,
     )
     return replace(inputs, **changes)
 
@@ -291,7 +293,7 @@ def test_a_retraining_from_start_to_export(here: Path) -> None:
 
     # The weights are those that the result speaks of: on the validation images, and on the held-back.
     weights = read_weights(folder)
-    _, carved = split_validation(DATA.train.labels, result["split_seed"])
+    _, carved = split_validation(DATA.train, result["split_seed"])
     validation = Images(DATA.train.pixels[carved], DATA.train.labels[carved])
     machine = Machine("cpu", result["precision"], 1)
     assert right_answers(weights.network(), validation, 16, machine).error == pytest.approx(

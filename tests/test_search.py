@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -13,23 +14,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from isonas.errors import BudgetError, LogError, RunError, TrainingError
 from isonas.genome import Genome, canonical
 from isonas.hardware import Budget, within
 from isonas.objectives import front_of
+from isonas.search import SAMPLER_NAMES
 from isonas.search.engines import Inline, Outcome
 from isonas.search.feasible import feasible_set
 from isonas.search.inputs import changed, create_run, read_run
 from isonas.search.log import COMPLETE, FAILED, RUNNING, STOPPED, Trial, read_trials, write_trial
 from isonas.search.run import search
-from isonas.search.samplers import SAMPLERS, propose
+from isonas.search.samplers import _frozen, propose
 from isonas.search.study import Study, study_of
 from isonas.search.weights import load_weights, weights_path
 from isonas.space import load_space
 from tests.studies import INPUTS, Recorder, error_of, new_study
 
-ALL_SAMPLERS = sorted(SAMPLERS)
+ALL_SAMPLERS = sorted(SAMPLER_NAMES)
 STOPPING = {"early_stopping": True, "epochs": 9}
 OBJECTIVES = [
     ("error", "peak_bytes"),
@@ -39,8 +43,10 @@ OBJECTIVES = [
 
 
 def same(trials: list[Trial]) -> list[Trial]:
-    """Trials without what the clock decides."""
-    return [replace(trial, started_at="", finished_at=None, train_seconds=None) for trial in trials]
+    """Trials without what the clock and the process decide."""
+    return [
+        replace(trial, started_at="", finished_at=None, train_seconds=None, worker="") for trial in trials
+    ]
 
 
 def run_all(study: Study, run: Path, trials: int) -> list[Trial]:
@@ -323,17 +329,81 @@ def test_a_start_that_was_killed_is_started_again(tmp_path: Path) -> None:
     assert read_run(run)[0] == study.inputs
 
 
-def test_a_hopeless_search_is_not_resumed(tmp_path: Path) -> None:
+def failing_from(first: int, last: int) -> Any:
+    """An evaluator whose calls of these numbers fail, each in another epoch."""
+    calls = itertools.count()
+    recorder = Recorder()
+
+    def evaluate(*arguments: Any) -> Any:
+        if first <= (call := next(calls)) <= last:
+            raise TrainingError(f"its training took longer than 60 s, in epoch {call}")
+        return recorder(*arguments)
+
+    return evaluate
+
+
+@pytest.mark.parametrize("sampler", ["ehvi", "random"])
+def test_a_sitting_judges_its_own_trials(sampler: str, tmp_path: Path) -> None:
+    """What failed before may have been mended, as by another --trial-timeout: a resume goes on."""
+    run = tmp_path / "a run"
+    study = new_study(run, sampler=sampler)
+    for ended in (3, 6):
+        with pytest.raises(TrainingError, match="first 3 trials failed alike: its training") as told:
+            list(search(study, run, Inline(failing_from(0, 99)), 10))
+        assert str(told.value).endswith(f"go on with: isonas resume '{run}' --trials 10")
+        assert len(read_trials(run)[0]) == ended
+    list(search(study, run, Inline(Recorder()), 10))
+    states = [trial.state for trial in read_trials(run)[0]]
+    assert states == [FAILED] * 6 + [COMPLETE] * 4
+
+
+@pytest.mark.parametrize(("last", "ended"), [(99, 16), (14, 30)])
+def test_a_search_whose_recent_trials_fail_alike_stops(last: int, ended: int, tmp_path: Path) -> None:
+    """From the sixth trial on all fail: eleven failures are enough, ten are not."""
+    run = tmp_path / "run"
+    study = new_study(run, sampler="random")
+    searching = search(study, run, Inline(failing_from(5, last)), 30)
+    if ended == 30:
+        list(searching)
+    else:
+        with pytest.raises(TrainingError, match="11 of the last 12 trials failed alike: its training"):
+            list(searching)
+    assert len(read_trials(run)[0]) == ended
+
+
+def test_failures_of_different_kinds_do_not_stop_a_search(tmp_path: Path) -> None:
+    calls = itertools.count()
+
+    def evaluate(*_: Any) -> Any:
+        raise TrainingError(("out of memory", "diverged", "too slow")[next(calls) % 3])
+
     study = new_study(tmp_path / "run", sampler="random")
-    alike = TrainingError("the same every time")
+    assert len(list(search(study, tmp_path / "run", Inline(evaluate), 15))) == 15
 
-    def broken(*_: Any) -> Any:
-        raise alike
 
-    for _ in range(2):
-        with pytest.raises(TrainingError, match="failed alike"):
-            list(search(study, tmp_path / "run", Inline(broken), 10))
-    assert len(read_trials(tmp_path / "run")[0]) == 3
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "nsga3", "gp"])
+def test_optunas_samplers_are_told_of_failures(sampler: str, tmp_path: Path) -> None:
+    """As of the worst of everything: what they are told nothing of, they propose again and again."""
+    study = new_study(tmp_path / "run", sampler=sampler)
+    failing = frozenset(genome for genome in INPUTS.space if genome.depth == 3)
+    trials = list(search(study, tmp_path / "run", Inline(Recorder(failing)), 12))
+    frozen = [_frozen(trial, study.feasible, study.reference) for trial in trials]
+    told = study.reference.scaled(trials)
+    for trial, one, values in zip(trials, frozen, told, strict=True):
+        assert one.values == ([1.0] * 3 if trial.failed else pytest.approx(values.tolist()))
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=6), st.lists(st.integers(0, 40), max_size=3))
+def test_distances_are_kept_right(first: list[int], more: list[int]) -> None:
+    study = study_of(INPUTS)
+    where = np.concatenate(
+        (study.feasible.features(np.arange(len(study.feasible.columns))), study.scaled_costs), axis=1
+    )
+    # More trials, others, and some of them again: what is kept never shows.
+    for rows in (first, [*first, *more], more, first):
+        found = study.distances.to(np.array(rows, np.int64))
+        expected = [((where - where[row]) ** 2).sum(axis=1) for row in rows]
+        np.testing.assert_allclose(found, np.min(expected, axis=0) if rows else np.inf, atol=1e-12)
 
 
 def test_no_trial_starts_after_the_deadline(tmp_path: Path) -> None:
@@ -343,12 +413,48 @@ def test_no_trial_starts_after_the_deadline(tmp_path: Path) -> None:
     assert recorder.asked == []
 
 
-def test_a_log_of_another_search_is_noticed(tmp_path: Path) -> None:
+def test_the_log_wins_over_the_sampler(tmp_path: Path) -> None:
+    """A trial that was running keeps its genome, whatever would be proposed for its number now."""
     study = new_study(tmp_path / "run", sampler="random")
     other = run_all(new_study(tmp_path / "other", sampler="random", seed=9), tmp_path / "other", 1)
     write_trial(tmp_path / "run", replace(other[0], state=RUNNING))
-    with pytest.raises(LogError, match=r"trial 0 was .* and would now be"):
+    said: list[str] = []
+    list(search(study, tmp_path / "run", Inline(Recorder()), 3, say=said.append))
+    trials = read_trials(tmp_path / "run")[0]
+    assert trials[0].genome == other[0].genome
+    assert len({trial.genome for trial in trials}) == 3
+    assert [f"trial 0 keeps {other[0].genome}" in sentence for sentence in said] == [True]
+
+
+def test_a_genome_that_is_not_feasible_here_is_no_trial_of_this_search(tmp_path: Path) -> None:
+    study = new_study(tmp_path / "run", sampler="random")
+    trial = run_all(study, tmp_path / "run", 1)[0]
+    write_trial(tmp_path / "run", replace(trial, genome=Genome(), state=RUNNING))
+    with pytest.raises(LogError, match="not in the run's feasible set"):
         list(search(study, tmp_path / "run", Inline(Recorder()), 3))
+
+
+@pytest.mark.parametrize("sampler", ["ehvi", "tpe", "random"])
+def test_a_torn_part_of_a_run_with_workers_is_resumed(sampler: str, tmp_path: Path) -> None:
+    """The lost number is asked anew, what was running keeps its genome, what had ended its row."""
+    run, total = tmp_path / "run", 24
+    study = new_study(run, sampler=sampler)
+    trials = search(study, run, Scattered(Recorder(), 1), total)
+    for _ in range(12):
+        next(trials)
+    trials.close()  # type: ignore[attr-defined]
+    before = {trial.number: trial for trial in read_trials(run)[0]}
+    lost = next(number for number in (8, 9, 10, 7) if before[number].state == COMPLETE)
+    (run / "trials" / f"{lost}.parquet").unlink()
+    said: list[str] = []
+    list(search(study, run, Scattered(Recorder(), 2), total, say=said.append))
+    after = {trial.number: trial for trial in read_trials(run)[0]}
+    assert sorted(after) == list(range(total))
+    assert len({trial.genome for trial in after.values()}) == total
+    for number in before.keys() - {lost}:
+        assert after[number].genome == before[number].genome
+        assert before[number].state == RUNNING or after[number] == before[number]
+    assert f"the log has lost trial {lost}, asked anew under the same number." in said
 
 
 def test_the_study_file_is_read_back(tmp_path: Path) -> None:
@@ -384,8 +490,8 @@ def test_a_damaged_study_file_gets_a_sentence(tmp_path: Path) -> None:
         file.write_text(damaged, encoding="utf-8")
         with pytest.raises(LogError, match="cannot be read"):
             read_run(tmp_path / "run")
-    file.write_text(text.replace("version: 3", "version: 4", 1), encoding="utf-8")
-    with pytest.raises(LogError, match="of version 4"):
+    file.write_text(text.replace("version: 4", "version: 5", 1), encoding="utf-8")
+    with pytest.raises(LogError, match="of version 5"):
         read_run(tmp_path / "run")
 
 

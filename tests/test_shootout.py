@@ -281,7 +281,7 @@ def test_a_users_mistake_is_one_sentence(arguments: list[str], code: int, says: 
     assert "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("sub", ["samplers", "record", "cost"])
+@pytest.mark.parametrize("sub", ["samplers", "record", "cost", "proposals"])
 def test_help_loads_nothing_heavy(sub: str) -> None:
     code = (
         "import sys\nfrom isonas.cli import main\n"
@@ -290,6 +290,18 @@ def test_help_loads_nothing_heavy(sub: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_proposals_are_timed() -> None:
+    found = document("bench", "proposals", "quick", "--trials", "20,0", "--sampler", "ehvi")
+    assert list(found) == [
+        "space", "sampler", "genomes", "feasible", "enumerate_seconds", "proposals", "peak_memory_bytes",
+    ]  # fmt: skip
+    assert (found["space"], found["genomes"], found["feasible"]) == ("quick", 864, 864)
+    assert [one["trials"] for one in found["proposals"]] == [0, 20]
+    assert all(one["median_seconds"] <= one["longest_seconds"] for one in found["proposals"])
+    result = isonas("bench", "proposals", "--trials", "many")
+    assert (result.exit_code, "--trials 'many'" in result.stderr) == (2, True)
 
 
 RECORDED = Path(__file__).parent.parent / "tables" / "tiny.parquet"

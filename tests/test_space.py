@@ -6,17 +6,23 @@ import itertools
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import isonas.space
+from isonas.cost import Deployment, DType, MemoryModel
 from isonas.errors import GenomeError, SpaceError
 from isonas.genome import GENES, Genome, Stem, canonical, stem_block
+from isonas.hardware import Budget, costs
 from isonas.space import (
     SearchSpace,
     columns_of,
@@ -189,3 +195,51 @@ def test_files_that_are_no_space(tmp_path: Path) -> None:
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SpaceError, match="no search space"):
         load_space(str(binary))
+
+
+def test_a_space_that_memory_does_not_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    genes: dict[str, Any] = {"depth": tuple(range(1, 101)), "internal_resolution": (8,)}
+    needed = 100 * isonas.space.COMBINATION_BYTES
+    monkeypatch.setattr(isonas.space, "memory_bytes", lambda: needed)
+    assert len(SearchSpace(name="fits", input=32, classes=10, **genes)) == 100
+    for memory, refused in ((needed - 1, True), (None, False)):
+        monkeypatch.setattr(isonas.space, "memory_bytes", lambda memory=memory: memory)
+        with (
+            pytest.raises(SpaceError, match=r"spans 100 combinations; a search may take .* list fewer")
+            if (refused)
+            else nullcontext()
+        ):
+            SearchSpace(name="large", input=32, classes=10, **genes)
+
+
+def test_small_columns_cost_what_whole_numbers_cost() -> None:
+    """The largest values of every gene: nothing overflows the small types that columns are kept in."""
+    space = SearchSpace(
+        name="largest",
+        input=512,
+        classes=1000,
+        channel_multiple=1,
+        depth=(1, 1000),
+        channels=(255, 4096),
+        internal_resolution=(255, 256, 512),
+        expansion=(15, 16),
+        se_ratio=(Fraction(0), Fraction(1, 3), Fraction(1, 4)),
+        stem=tuple(Stem),
+        kernel_size=(3, 31),
+        head_multiple=(1, 64),
+        head_features=(0, 65536),
+        shared=(False, True),
+    )
+    exact = columns_of(list(space))
+    for budget in (Budget(), Budget(dtype=DType.FP32, memory_model=MemoryModel.EXECUTORCH)):
+        small, whole = (costs(columns, Deployment(512, 1000), budget) for columns in (space.columns, exact))
+        for name, values in vars(whole).items():
+            np.testing.assert_array_equal(getattr(small, name), values)
+    assert {values.dtype.itemsize for values in vars(space.columns).values()} <= {1, 2, 4}
+
+
+def test_enumeration_does_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = load_space("quick")
+    monkeypatch.setattr(isonas.space, "CHUNK", 100)
+    assert list(replace(whole)) == list(whole)
+    assert replace(whole).excluded == whole.excluded

@@ -26,7 +26,7 @@ from isonas.data.sources import open_dataset
 from isonas.data.store import Chunks, stored
 from isonas.data.synthetic import synthetic
 from isonas.errors import DataError
-from isonas.training.loop import on_device
+from isonas.training.examples import on_device
 from isonas.training.proxy import ProxyEvaluator
 from tests.test_data import encoded, write_parquet
 from tests.test_imagenet32 import as_npz, python2_protocol2
@@ -228,9 +228,11 @@ def test_decoding_is_told_once_in_one_line(tmp_path: Path, capsys: pytest.Captur
     open_dataset(source, tmp_path / "cache")
     told = capsys.readouterr()
     line = f"isonas: decoding {source} (train) into {tmp_path / 'cache'} … 512 images, 0.1 MiB\n"
-    assert (told.out, told.err) == ("", line)
+    understood = f"isonas: {source}: 512 images in 1 training batch, none held back"
+    assert told.out == ""
+    assert told.err.startswith(line + understood)
     open_dataset(source, tmp_path / "cache")
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr().err == told.err.removeprefix(line)
 
 
 def test_memory_holds_a_chunk_and_not_the_set(tmp_path: Path) -> None:
@@ -241,7 +243,7 @@ def test_memory_holds_a_chunk_and_not_the_set(tmp_path: Path) -> None:
         large = stored(tmp_path, "large", "making", lambda: (chunk for _ in range(32)))
         small = downsample(large, 8)
         examples = on_device(large, "cpu", np.arange(0, len(large), 2))
-        batch = examples.images(torch.arange(64))
+        batch, _ = examples.batch(torch.arange(64))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -11,7 +11,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern
 
 import isonas.search.surrogate as module
-from isonas.search.surrogate import SIZES, Floats, Surrogate, fit
+from isonas.search.surrogate import SIZES, Floats, Surrogate, fit, stand_ins
 
 GENES = 4
 FEATURES = GENES + SIZES
@@ -137,3 +137,18 @@ def test_equal_results_do_not_break_it() -> None:
     x, _, known = results(1, 10)
     surrogate = fit(x, np.full(10, 0.9), known)
     np.testing.assert_allclose(surrogate.mean(x), 0.9, atol=1e-6)
+
+
+@given(st.integers(1, 300), st.integers(2, 60), st.integers(0, 1000))
+def test_stand_ins_are_some_of_all(count: int, most: int, seed: int) -> None:
+    first = np.random.default_rng(seed).random(count) < 0.1
+    chosen = stand_ins(count, most, first)
+    assert len(chosen) == min(count, most)
+    assert np.all(np.diff(chosen) > 0)
+    assert set(chosen) <= set(range(count))
+    if first.sum() <= most // 2:
+        assert set(np.flatnonzero(first)) <= set(chosen)
+
+
+def test_predictions_use_so_many_results_at_most() -> None:
+    assert len(stand_ins(10_000, module.LEARNED_AT_MOST)) == module.LEARNED_AT_MOST

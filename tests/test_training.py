@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,12 @@ from isonas.evaluation import trial_seed
 from isonas.genome import Genome, Stem, parse_genome, stem_block
 from isonas.networks.build import build_network
 from isonas.networks.isometric import Pool
+from isonas.paper.scales import FULL_RECIPE
 from isonas.space import load_space, spaces_folder
 from isonas.training import loop, machine
 from isonas.training.depthwise import depthwise, speed_up_depthwise
-from isonas.training.loop import Checkpoint, Examples, on_device, validation_error
+from isonas.training.examples import Examples, on_device
+from isonas.training.loop import Checkpoint, validation_errors
 from isonas.training.machine import Machine, probe_machine
 from isonas.training.pooling import mean_over_space, speed_up_pooling
 from isonas.training.proxy import CACHED_BYTES, CACHED_IMAGES, ProxyEvaluator, ProxySetting, pieces_of
@@ -99,6 +103,18 @@ def test_epochs_walk_through_shuffled_passes(images: int, start: int, count: int
     assert window.tolist() == row[start:].tolist()
     whole = (start + count) // images * images
     assert set(Counter(row[:whole].tolist()).values()) <= {whole // images}
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "peak"),
+    [(8, 0.075), (32, 0.3), (64, 0.6), (128, 1.2), (256, 1.2), (512, 1.2), (4096, 1.2)],
+)
+def test_the_peak_rate_grows_with_the_batch_up_to_what_still_trains(batch_size: int, peak: float) -> None:
+    assert Recipe(batch_size=batch_size, peak_rate=0.3).rate(0.25) == pytest.approx(peak)
+
+
+def test_the_full_scale_of_the_paper_has_its_peak() -> None:
+    assert FULL_RECIPE.rate(FULL_RECIPE.warmup) == pytest.approx(0.4)
 
 
 @given(st.floats(0, 1))
@@ -232,9 +248,9 @@ def test_the_proxy_learns_and_reports_the_error_of_the_weights_it_returns() -> N
     assert curve[-1].loss < curve[0].loss
     network = build_network(SMALL, 16, data.classes)
     network.load_state_dict(state.network)
-    _, validation = split_validation(data.train.labels, 3)
+    _, validation = split_validation(data.train, 3)
     held = Images(data.train.pixels[validation], data.train.labels[validation])
-    assert validation_error(network, on_device(held, "cpu"), CPU) == curve[-1].error
+    assert validation_errors(network, on_device(held, "cpu"), CPU).error == curve[-1].error
     error = curve[-1].error
     assert curve[-1].error_se == pytest.approx((error * (1 - error) / len(held)) ** 0.5)
 
@@ -261,9 +277,9 @@ def test_memory_that_runs_out_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> No
         evaluator()(SMALL, SEED, 0, 1, None)
 
 
-def test_a_loss_far_above_guessings_is_a_reason() -> None:
+def test_a_loss_far_above_chances_is_a_reason() -> None:
     diverging = evaluator(recipe=replace(RECIPE, peak_rate=100.0))
-    with pytest.raises(TrainingError, match=r"training diverged: the mean loss of epoch 1 was .* guessing"):
+    with pytest.raises(TrainingError, match=r"training diverged: the mean loss of epoch 1 was .* chance"):
         diverging(SMALL, SEED, 0, 3, None)
 
 
@@ -408,7 +424,7 @@ def test_validation_error_counts_wrong_answers() -> None:
     pixels[:, 0, 0, 0] = torch.arange(600) % 10
     labels = torch.arange(600) % 10
     labels[:150] = (labels[:150] + 1) % 10
-    assert validation_error(Parrot(), Examples(pixels, labels), CPU) == 0.25
+    assert validation_errors(Parrot(), Examples(pixels, labels), CPU).error == 0.25
 
 
 def test_the_machine_is_probed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -432,3 +448,52 @@ def test_both_precisions_train(precision: str, kernel_size: int) -> None:
     curve, state = train(genome, SEED, 0, 3, None)
     assert curve[-1].error < 0.5
     assert all(np.isfinite(array).all() for array in state.weights().values())
+
+
+def in_shared_memory() -> set[str]:
+    folder = Path("/dev/shm")
+    return (
+        {path.name for path in folder.iterdir() if path.name.startswith("torch_")}
+        if folder.is_dir()
+        else set()
+    )
+
+
+def checkpoint() -> Checkpoint:
+    weights = torch.arange(40_000, dtype=torch.float32).reshape(4, 100, 10, 10)
+    state = {0: {"momentum_buffer": -weights}, 1: {"momentum_buffer": None}}
+    groups = [{"lr": 0.1, "params": [0, 1], "nesterov": True}]
+    return Checkpoint(
+        {"weight": weights, "count": torch.tensor(3)}, {"state": state, "param_groups": groups}, 2.5
+    )
+
+
+def assert_alike(found: Any, expected: Any) -> None:
+    assert type(found) is type(expected)
+    if isinstance(expected, torch.Tensor):
+        assert found.dtype == expected.dtype
+        assert torch.equal(found, expected)
+    elif isinstance(expected, dict):
+        assert list(found) == list(expected)
+        for key, value in expected.items():
+            assert_alike(found[key], value)
+    else:
+        assert found == expected
+
+
+def test_weights_travel_as_bytes() -> None:
+    """A container's /dev/shm holds 64 MB: nothing of a training state goes there, on either way."""
+    given, before = checkpoint(), in_shared_memory()
+    sent = bytes(ForkingPickler.dumps(given))
+    assert in_shared_memory() <= before
+    assert len(sent) > 2 * 160_000
+    # Through a buffer that may not be written to, as of Ray's store, too.
+    buffers: list[pickle.PickleBuffer] = []
+    beside = pickle.dumps(given, protocol=5, buffer_callback=buffers.append)
+    read_only = pickle.loads(beside, buffers=[bytes(buffer.raw()) for buffer in buffers])
+    for found in (pickle.loads(sent), read_only):
+        for part in ("network", "optimizer", "seconds"):
+            assert_alike(getattr(found, part), getattr(given, part))
+        assert not any(tensor.is_shared() for tensor in found.network.values())
+        found.network["weight"] += 1
+    assert given.network["weight"][0, 0, 0, 0] == 0

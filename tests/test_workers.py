@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from isonas.errors import IsonasError, TrainingError
+from isonas.search import workers as engine
 from isonas.search.log import COMPLETE, read_trials
 from isonas.search.run import search
 from isonas.search.workers import ATTEMPTS, LocalWorkers
@@ -37,9 +39,20 @@ def working(folder: Path) -> Callable[[int, str], int]:
             raise TrainingError(f"{number} was told to fail")
         if told == "break":
             raise ZeroDivisionError(number)
+        if told == "unpicklable":
+            return lambda: number  # type: ignore[return-value]
+        if told == "unreadable":
+            return Unreadable()  # type: ignore[return-value]
         return number**2
 
     return work
+
+
+class Unreadable:
+    """What goes into a pipe and does not come out of it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("nonsense",)
 
 
 def _first(folder: Path, number: int) -> bool:
@@ -87,6 +100,45 @@ def test_what_is_no_error_of_ours_comes_through_and_ends_the_workers(tmp_path: P
     with pytest.raises(ZeroDivisionError):
         run()
     until_gone([int(note.name.split("-")[1]) for note in tmp_path.glob("started-*")])
+
+
+def test_what_cannot_be_handed_over_fails_alone(tmp_path: Path) -> None:
+    with LocalWorkers(partial(working, tmp_path), 2) as pool:
+        found = all_of(pool, {0: "", 1: "unpicklable", 2: "", 3: lambda: 0, 4: "unreadable", 5: ""})  # type: ignore[dict-item]
+    assert {number: found[number] for number in (0, 2, 5)} == {0: 0, 2: 4, 5: 25}
+    for number in (1, 3):
+        assert isinstance(found[number], TrainingError)
+        assert str(found[number]).startswith("it could not be handed over between processes (")
+        assert "\n" not in str(found[number])
+    assert isinstance(found[4], TrainingError)
+
+
+def test_a_process_that_dies_idle_is_replaced(tmp_path: Path) -> None:
+    with LocalWorkers(partial(working, tmp_path), 1) as pool:
+        assert all_of(pool, {1: ""}) == {1: 1}
+        executor: Any = pool._pools[0]
+        watch = executor._executor_manager_thread
+        (note,) = tmp_path.glob("started-*")
+        os.kill(int(note.name.split("-")[1]), signal.SIGKILL)
+        watch.join(60)
+        with pytest.raises(BrokenProcessPool):
+            executor.submit(int)
+        assert all_of(pool, {2: "", 3: ""}) == {2: 4, 3: 9}
+    assert len(list(tmp_path.glob("started-*"))) == 2
+
+
+def test_a_system_without_room_for_a_process_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(engine, "ProcessPoolExecutor", refuse)
+    with (
+        LocalWorkers(partial(working, tmp_path), 2) as pool,
+        pytest.raises(TrainingError, match=r"no worker process can be started \(No space left on device\); "),
+    ):
+        pool.submit(0, 0)
 
 
 DRIVER = """
@@ -147,8 +199,8 @@ def recording() -> Any:
 @pytest.mark.parametrize("sampler", ["ehvi", "random"])
 def test_a_search_by_two_workers(sampler: str, tmp_path: Path) -> None:
     study = new_study(tmp_path / "run", sampler=sampler)
-    with LocalWorkers(recording, 2) as engine:
-        ended = list(search(study, tmp_path / "run", engine, 20))
+    with LocalWorkers(recording, 2) as pool:
+        ended = list(search(study, tmp_path / "run", pool, 20))
     trials = read_trials(tmp_path / "run")[0]
     assert sorted(trial.number for trial in ended) == list(range(20))
     assert [trial.number for trial in trials] == list(range(20))

@@ -170,7 +170,7 @@ def _restricted(path: Path, study: Study, genomes: Sequence[Genome]) -> Study:
         study,
         feasible=feasible_set(study.feasible.columns.where(rows)),
         costs=costs,
-        reference=reference_of(inputs.objectives, costs, inputs.budget, len(inputs.class_names)),
+        reference=reference_of(inputs.objectives, costs, inputs.chance),
     )
 
 
@@ -182,7 +182,9 @@ def _view(reference: Reference, costs: Costs, finals: Floats, training: int) -> 
 
 
 def _points(reference: Reference, costs: Costs, errors: Floats) -> Floats:
-    named = {name: errors if name == "error" else getattr(costs, name) for name in reference.objectives}
+    named = {
+        name: errors if name == reference.error else getattr(costs, name) for name in reference.objectives
+    }
     return np.stack([reference.scale(name, values) for name, values in named.items()], axis=1)
 
 

@@ -48,12 +48,13 @@ def train_plainly(
 
     Returns the seconds of each epoch, the images trained on in all, and the error at the end. `recipe`
     gives the epochs, the images of an epoch, the batch and the rates; crops, flips and colours are timm's
-    own defaults, made by `workers` processes; the network computes in fp32, contiguous.
+    own defaults, made by `workers` processes; the network computes in fp32 as PyTorch has it
+    (a GPU's convolutions in TF32), contiguous.
     """
     from timm.data.loader import create_loader
 
     torch.manual_seed(seed)
-    chosen, carved = split_validation(data.train.labels, seed)
+    chosen, carved = split_validation(data.train, seed)
     count = min(recipe.epoch_images or len(chosen), len(chosen))
     chosen = np.random.default_rng(seed).permutation(chosen)[:count]
     common: dict[str, Any] = {

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from isonas.atomic import write_atomically
 from isonas.bench.samplers import Shootout, share_at
 from isonas.errors import UsageError
 
@@ -63,4 +64,5 @@ def plot(shootout: Shootout, path: Path) -> None:
             f"seeds{stopping}"
         )
         metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-        figure.savefig(path, metadata=metadata)
+        form = path.suffix.removeprefix(".")
+        write_atomically(path, lambda stream: figure.savefig(stream, format=form, metadata=metadata))

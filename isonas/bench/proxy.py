@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import statistics
 import tempfile
@@ -143,7 +142,7 @@ def proxy_speed(
     """
     with tempfile.TemporaryDirectory() as folder:
         opened = open_dataset(data, Path(folder))
-        images = split_validation(opened.train.labels, seed)
+        images = split_validation(opened.train, seed)
         largest = min(largest_input, opened.train.side)
     side = proxy_input(genome.internal_resolution, largest, largest)
     plain_recipe = Recipe(recipe.epochs, recipe.epoch_images, min(plain_batch_size, len(images[0])))
@@ -197,7 +196,7 @@ def _apart(run: Callable[[_Task, Dataset], tuple[float, int, float]], task: _Tas
 
 def _leg(run: Callable[[_Task, Dataset], tuple[float, int, float]], task: _Task, answer: Connection) -> None:
     try:
-        answer.send(run(task, open_dataset(task.data, task.cache)))
+        answer.send(run(task, open_dataset(task.data, task.cache, tell=False)))
     except IsonasError as error:
         answer.send(error)
 
@@ -206,7 +205,7 @@ def _by_proxy(task: _Task, data: Dataset) -> tuple[float, int, float]:
     setting = ProxySetting(task.data, task.cache, task.recipe, task.machine, task.side, task.side, task.seed)
     seed = trial_seed(task.seed, task.genome)
     curve, _ = ProxyEvaluator(data, setting)(task.genome, seed, 0, task.recipe.epochs, None)
-    images = len(split_validation(data.train.labels, task.seed)[0])
+    images = len(split_validation(data.train, task.seed)[0])
     count = min(task.recipe.epoch_images or images, images)
     batch = min(task.recipe.batch_size, count)
     return sum(each.seconds for each in curve), count // batch * batch * task.recipe.epochs, curve[-1].error
@@ -245,7 +244,7 @@ def _processor(device: str) -> str:
     except OSError:
         return platform.processor() or platform.machine()
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return f"{next(named, platform.machine())}, {os.cpu_count()} cores"
+    return f"{next(named, platform.machine())}, {usable_cores()} cores"
 
 
 def _flags() -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from isonas.hardware import costs, require_feasible
 from isonas.search.inputs import Inputs, changed
 from isonas.search.workers import LocalWorkers
 from isonas.training.proxy import ProxySetting, evaluator_of
+from isonas.training.version import require_this_version
 
 Train = Callable[[Genome, int], Training]
 
@@ -50,8 +51,8 @@ def record(
 
     They are numbered from `first_seed`. What the table holds already is kept. All trainings of one
     genome follow each other, so that an unfinished table is a smaller table. Nothing starts after
-    `deadline` (of `time.monotonic`). Raises RunError where the table was recorded with other inputs,
-    LogError where it cannot be used.
+    `deadline` (of `time.monotonic`). Raises RunError where the table was recorded with other inputs or of
+    another training version, LogError where it cannot be used.
     """
     lock = filelock.FileLock(f"{path}.lock", timeout=0)
     try:
@@ -96,6 +97,7 @@ def _recorded(path: Path, inputs: Inputs) -> list[Training]:
     if not path.exists():
         return []
     table = read_table(path)
+    require_this_version(path, table.inputs.training_version, "record a new table")
     if differing := changed(table.inputs, inputs):
         raise RunError(
             f"{path} was recorded with other inputs: {', '.join(differing)}; give those as they were, or "

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from isonas.atomic import write_atomically
-from isonas.errors import IsonasError, LogError
+from isonas.errors import IsonasError, LogError, UsageError
 from isonas.genome import Genome, parse_genome
 from isonas.search.inputs import Inputs, inputs_document, parse_inputs, versions
 
@@ -76,10 +76,11 @@ def write_table(path: Path, inputs: Inputs, trainings: Sequence[Training]) -> No
 
 
 def read_table(path: Path) -> Table:
-    """Read a table; raises LogError where the file is not there or is no table that can be used."""
+    """Read a table; raises UsageError where the file is not there, LogError where it is no table that can
+    be used."""
     try:
         # Opened once: a recording may put a new file in its place meanwhile.
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as stream, pq.ParquetFile(stream) as file:
             table = file.read()
         head: dict[str, Any] = json.loads((table.schema.metadata or {})[_METADATA])
         if head["version"] > VERSION:
@@ -93,7 +94,7 @@ def read_table(path: Path) -> Table:
     except LogError:
         raise
     except FileNotFoundError:
-        raise LogError(f"{path} is not there; record a table with isonas bench record.") from None
+        raise UsageError(f"{path} is not there; record a table with isonas bench record.") from None
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException, IsonasError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise LogError(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
 
 from isonas.cli.bench_proxy import proxy
 from isonas.cli.options import (
+    UserPath,
     budget_from,
     budget_options,
     cache_option,
@@ -45,8 +45,8 @@ bench.add_command(proxy)
 def cost(space: str | None, as_json: bool, **budget: object) -> None:
     """Time the exact costing of a whole search space under a budget.
 
-    The default space has more than a million genomes, the default budget is 512 KiB, 3 M params and
-    200 M MAdds. Beside it stands fvcore, which traces networks one by one, where it is installed
+    The default space has more than a million genomes; without a limit the budget is 512 KiB, 3 M params
+    and 200 M MAdds. Beside it stands fvcore, which traces networks one by one, where it is installed
     (pip install fvcore).
 
     \b
@@ -54,9 +54,12 @@ def cost(space: str | None, as_json: bool, **budget: object) -> None:
       isonas bench cost mcu --board stm32f746
     """
     from isonas.bench.cost import BUDGET, MILLION, cost_speed
+    from isonas.hardware import Budget
     from isonas.space import load_space
 
-    limits = budget_from(budget) if any(budget.values()) else BUDGET
+    limits = budget_from(budget)
+    if limits == Budget(memory_model=limits.memory_model, dtype=limits.dtype):
+        limits = replace(BUDGET, memory_model=limits.memory_model, dtype=limits.dtype)
     speed = cost_speed(load_space(space) if space else MILLION, limits)
     if as_json:
         click.echo(json.dumps(asdict(speed), indent=2))
@@ -74,6 +77,52 @@ def cost(space: str | None, as_json: bool, **budget: object) -> None:
         )
 
 
+@bench.command("proposals", short_help="Time proposals in a large space, after many trials.")
+@click.argument("space", default="million")
+@click.option("--sampler", default="ehvi", show_default=True, type=click.Choice(SAMPLER_NAMES))
+@click.option(
+    "--trials",
+    default="0,1000",
+    show_default=True,
+    help="Trials that have ended before, such as 0,1000,10000.",
+)
+@json_option
+def proposals(space: str, sampler: str, trials: str, as_json: bool) -> None:
+    """Time a sampler's proposals in SPACE and tell the memory they take; nothing is trained.
+
+    SPACE is million or five-million, which are built in, a shipped space or the path of a YAML file. The
+    trials before are invented.
+
+    \b
+    Example:
+      isonas bench proposals five-million --trials 0,1000,10000
+    """
+    from isonas.bench.proposals import SPACES, proposal_speed
+    from isonas.hardware import format_bytes
+    from isonas.space import load_space
+
+    try:
+        counts = [int(part) for part in trials.split(",")]
+    except ValueError:
+        counts = []
+    if not counts or min(counts) < 0:
+        raise UsageError(f"--trials {trials!r}: give counts of trials with commas between, such as 0,1000.")
+    speed = proposal_speed(SPACES[space] if space in SPACES else load_space(space), sampler, counts)
+    if as_json:
+        click.echo(json.dumps(asdict(speed), indent=2))
+        return
+    click.echo(
+        f"{speed.space}: {speed.feasible:,} genomes enumerated and costed in {speed.enumerate_seconds:.1f} s."
+    )
+    for timed in speed.proposals:
+        click.echo(
+            f"{speed.sampler} after {timed.trials:,} trials: {timed.median_seconds:.2f} s a proposal, "
+            f"{timed.longest_seconds:.2f} s the longest."
+        )
+    if speed.peak_memory_bytes is not None:
+        click.echo(f"Peak memory {format_bytes(speed.peak_memory_bytes)}.")
+
+
 @bench.command("record", short_help="Train a space's genomes several times each, into a table.")
 @click.argument("space", default="tiny")
 @data_option
@@ -81,7 +130,7 @@ def cost(space: str | None, as_json: bool, **budget: object) -> None:
 @deployment_options
 @click.option(
     "--table",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=UserPath(dir_okay=False),
     required=True,
     help="The Parquet file to write; trainings that it holds already are kept.",
 )
@@ -119,7 +168,7 @@ def record(**options: Any) -> None:
 
     limit = parse_seconds(options["time_limit"]) if options["time_limit"] else float("inf")
     unsearched = {
-        "objectives": "error,peak_bytes,madds",
+        "objectives": "error,arena_bytes,madds",
         "sampler": "random",
         "trials": 1,
         "repeats": 1,
@@ -159,7 +208,7 @@ def record(**options: Any) -> None:
 
 
 @bench.command("samplers", short_help="Replay samplers on a recorded table and compare them.")
-@click.argument("table", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("table", type=UserPath(dir_okay=False))
 @click.option(
     "--sampler",
     "samplers",
@@ -205,7 +254,7 @@ def record(**options: Any) -> None:
 )
 @click.option(
     "--log",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=UserPath(exists=True, file_okay=False),
     help="Log every replay as a search is logged, in a temporary folder inside this one, to time that too.",
 )
 @click.option(
@@ -217,7 +266,7 @@ def record(**options: Any) -> None:
 )
 @click.option(
     "--plot",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=UserPath(dir_okay=False),
     help="Draw hypervolume against trials and seconds into this .svg or .png.",
 )
 @json_option

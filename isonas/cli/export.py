@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isonas.cli.options import EPOCH_IMAGES, cache_option, json_option, machine_options
+from isonas.cli.options import (
+    EPOCH_IMAGES,
+    UserPath,
+    cache_option,
+    image_options,
+    json_option,
+    machine_options,
+)
 from isonas.cli.resolve import selected_trials
-from isonas.errors import ExportError, UsageError
+from isonas.errors import UsageError
+from isonas.paths import user_path
 
 if TYPE_CHECKING:
     from isonas.export.origin import Origin
@@ -54,9 +62,10 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Of a training. Default: the run's, else 0.")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     help="Folder to make. Default: export/<genome> in the run, or here.",
 )
+@image_options("the deployment input")
 @machine_options("a training runs")
 @cache_option
 @json_option
@@ -77,11 +86,11 @@ def export(what: str, as_json: bool, **options: Any) -> None:  # fmt: skip
       isonas export isonet_l4_c32_r8_e3_se4_s2d --data clutter --epochs 4 --input 32
     """
     if options["epochs"] is None:
-        for name in ("data", "epoch_images", "seed", "threads", "device", "precision"):
+        for name in ("data", "image_side", "fit", "epoch_images", "seed", "threads", "device", "precision"):
             if options[name] not in (None, "auto"):
                 typed = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{typed} is for a training; give --epochs N with it.")
-    run = Path(what)
+    run = user_path(what)
     if run.is_file() or (run / "retrain.json").is_file():
         exports = [_of_checkpoint(run, options)]
     elif run.is_dir():
@@ -92,7 +101,7 @@ def export(what: str, as_json: bool, **options: Any) -> None:  # fmt: skip
         raise UsageError(f"{what!r} is neither a run, nor a genome (isonet_…), nor retrained weights.")
     taken = [folder for _, _, folder in exports if folder.exists()]
     if len(taken) == len(exports):
-        raise ExportError(f"{taken[0]} exists; remove it, or give another folder with --output DIR.")
+        raise UsageError(f"{taken[0]} exists; remove it, or give another folder with --output DIR.")
     for folder in taken:
         click.echo(f"{folder} exists and is left as it is", err=True)
     manifests = []
@@ -183,6 +192,7 @@ def _trained(
     genome: Genome, side: int, classes: int, options: dict[str, Any], inputs: Inputs | None
 ) -> Origin:
     """The network after `--epochs`, on `--data` or else the run's images."""
+    from isonas.data.preprocessing import Fit
     from isonas.data.sources import open_dataset
     from isonas.data.store import default_cache
     from isonas.export.origin import from_training, untrained
@@ -193,7 +203,8 @@ def _trained(
     if options["epochs"] == 0:
         return untrained(genome, side, classes, seed)
     source = options["data"] or (inputs.data if inputs else "")
-    data = open_dataset(source, options["cache"] or default_cache())
+    fit = Fit(options["fit"] or (inputs.fit if inputs else Fit.CROP))
+    data = open_dataset(source, options["cache"] or default_cache(), options["image_side"] or side, fit)
     recipe = Recipe(options["epochs"], options["epoch_images"])
     machine = probe_machine(options["device"], options["threads"], options["precision"])
     return from_training(genome, data, recipe, machine, side, seed, _say)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isonas.cli.options import cache_option, json_option
+from isonas.cli.options import UserPath, cache_option, json_option
 from isonas.cli.resolve import cache_folder, inputs_again, parse_seconds, proxy_setting
 from isonas.errors import RunError, TrainingError, UsageError
 
@@ -21,7 +21,7 @@ LONGER = 4
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=UserPath())
 @click.option(
     "--sample",
     default=24,

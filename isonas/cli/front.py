@@ -10,18 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isonas.cli.options import cache_option, json_option
+from isonas.cli.options import UserPath, cache_option, json_option
 from isonas.cli.resolve import cache_folder, inputs_again, proxy_setting
 from isonas.errors import UsageError
 
 if TYPE_CHECKING:
+    from isonas.paper.baseline_training import Trained
     from isonas.paper.baselines import Network
     from isonas.report.front import Baseline, Front
     from isonas.search.inputs import Inputs
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=UserPath())
+@click.option(
+    "--mixed",
+    is_flag=True,
+    help="Put runs side by side though their genomes were not trained alike (epochs, batch, seed, …).",
+)
 @click.option("--csv", "as_csv", is_flag=True, help="Print the front as CSV.")
 @click.option(
     "--with",
@@ -35,27 +41,28 @@ if TYPE_CHECKING:
 @click.option(
     "--train",
     is_flag=True,
-    help="Train them as the (first) run trains its genomes, and keep their errors in RUN/baselines.json. "
-    "Without it, errors that are kept there are shown.",
+    help="Train them as the (first) run trains its genomes, MobileNetV3 at several peak learning rates of "
+    "which the best counts, and keep their errors in RUN/baselines.json. Without it, errors that are kept "
+    "there are shown.",
 )
 @click.option("--data", help="Where the run's images lie now, if they have moved; for --train.")
 @cache_option
 @json_option
-def front(runs: tuple[Path, ...], as_csv: bool, as_json: bool, **options: Any) -> None:
-    """Print the Pareto front of one run, or the common front of several.
+def front(runs: tuple[Path, ...], as_csv: bool, as_json: bool, mixed: bool, **options: Any) -> None:
+    """Print the Pareto front of one run, or the common front of several whose genomes were trained alike.
 
     \b
     Example:
       isonas front runs/sample
       isonas front runs/sample --with mobilenetv3 --with paper
-      isonas front runs/sample --with mobilenetv3_w0.5 --train
+      isonas front runs/quick-clutter-1 --with mobilenetv3_w0.5 --train
     """
     from isonas.report.front import front_csv, front_document, read_front
     from isonas.report.search import print_baselines, print_front
 
     if as_csv and as_json:
         raise UsageError("--csv and --json ask for two documents; give one of them.")
-    found = read_front(runs)
+    found = read_front(runs, mixed=mixed)
     for message in found.unreadable:
         click.echo(f"isonas: {message}; it is left out here.", err=True)
     names = list(dict.fromkeys(options["names"]))
@@ -113,8 +120,18 @@ def _train(run: Path, recorded: Inputs, networks: list[Network], options: dict[s
     training = train_baselines(run, networks, evaluate, epochs=inputs.epochs, study_seed=inputs.seed)
     try:
         for one in training:
-            outcome = f"error {one.error:.3f} ± {one.error_se:.3f}" if one.reason is None else one.reason
-            click.echo(f"{one.network}: {outcome} in {one.seconds:.1f} s", err=True)
+            click.echo(f"{one.network}: {_outcome(one)} in {one.seconds:.1f} s", err=True)
     except KeyboardInterrupt:
         click.echo("\nStopped; every finished training is kept: give the same command again.", err=True)
         raise
+
+
+def _outcome(one: Trained) -> str:
+    """What came of a baseline, and of each peak learning rate that was tried."""
+    if one.reason is not None:
+        return one.reason
+    by_rate = ", ".join(
+        f"{rate:g}: {f'{error:.3f}' if error is not None else 'failed'}" for rate, error in one.errors_by_rate
+    )
+    rate = f" at peak rate {one.peak_rate:g}, the best of {by_rate}," if by_rate else ""
+    return f"error {one.error:.3f} ± {one.error_se:.3f}{rate}"

@@ -9,10 +9,23 @@ from typing import Any, TypeVar
 import click
 
 from isonas.cost import DType, MemoryModel
+from isonas.data.preprocessing import Fit
 from isonas.errors import BudgetError
 from isonas.hardware import Budget, boards, budget_of, parse_bytes, parse_count
+from isonas.paths import user_path
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class UserPath(click.Path):
+    """A path as a `Path`, `~` expanded where no shell saw it, as in --run=~/x."""
+
+    def __init__(self, **checks: bool) -> None:
+        super().__init__(path_type=Path, **checks)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path that was typed."""
+        return super().convert(user_path(value), param, ctx)
 
 
 class Size(click.ParamType[int]):
@@ -79,8 +92,16 @@ _BUDGET = (
         "--board",
         help=f"A board: its memory, flash, memory model and reserves. One of {', '.join(boards())}.",
     ),
-    click.option("--max-memory", type=Size(), help="Peak activation memory, such as 256KiB."),
-    click.option("--max-flash", type=Size(), help="Bytes of the folded weights, such as 1MiB."),
+    click.option(
+        "--max-memory",
+        type=Size(),
+        help="Memory: peak activations, and the board's runtime on top, such as 256KiB.",
+    ),
+    click.option(
+        "--max-flash",
+        type=Size(),
+        help="File: the folded weights, and the board's format on top, such as 1MiB.",
+    ),
     click.option("--max-params", type=Count(), help="Parameters, such as 500k."),
     click.option("--max-madds", type=Count(), help="Multiply-adds, such as 20M."),
     click.option(
@@ -110,9 +131,28 @@ data_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 cache_option = click.option(
     "--cache",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=UserPath(file_okay=False),
     help="Folder for decoded images. Default: the user's cache folder.",
 )
+
+
+def image_options(default: str) -> Callable[[F], F]:
+    """Add how photographs become squares: --image-side and --fit."""
+    options = (
+        click.option(
+            "--image-side",
+            type=click.IntRange(1, 4096),
+            help=f"Side in pixels of the squares that photographs are fitted to. Default: {default}.",
+        ),
+        click.option(
+            "--fit",
+            type=click.Choice([str(fit) for fit in Fit]),
+            help="How photographs become squares: short side and centre crop, long side and margins, or "
+            "stretched. Default: crop; a run's or the weights' own where there are any.",
+        ),
+    )
+    return lambda command: _add(command, options)
+
 
 timeout_option = click.option(
     "--trial-timeout",
@@ -157,7 +197,8 @@ def worker_options(*, resuming: bool = False) -> Callable[[F], F]:
         click.option(
             "--gpus-per-trial",
             type=click.FloatRange(0),
-            help="GPUs that a training takes of a Ray cluster, such as 0.5. " + by_default("0"),
+            help="GPUs that a training takes of a Ray cluster, such as 0.5. "
+            + by_default("1 where it trains on one (--device), else 0"),
         ),
     )
     return lambda command: _add(command, options)
@@ -211,7 +252,7 @@ def proxy_options(*, epochs: int) -> Callable[[F], F]:
             default=32,
             show_default=True,
             type=click.IntRange(2),
-            help="Images of a training step.",
+            help="Images of a training step; the learning rate grows with them, up to 128.",
         ),
         click.option(
             "--proxy-input",

@@ -8,13 +8,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from isonas.cli.options import cache_option, json_option, timeout_option, worker_options
+from isonas.cli.options import UserPath, cache_option, json_option, timeout_option, worker_options
 from isonas.cli.resolve import parse_seconds
 from isonas.cli.search import resume_run
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=UserPath())
 @click.option("--trials", type=click.IntRange(1), help="Trials in all. Default: as at the start.")
 @click.option("--time-limit", help="Start no trial after this long, such as 90m, 2h or 600s.")
 @click.option("--data", help="Where the same images lie now, if they have moved.")

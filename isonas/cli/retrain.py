@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isonas.cli.options import cache_option, json_option
+from isonas.cli.options import UserPath, cache_option, image_options, json_option
 from isonas.cli.resolve import selected_trials
 from isonas.cli.retrain_inputs import Job, proxy_weights, resolved
 from isonas.errors import IsonasError, MemoryExhausted, TrainingError, UsageError
+from isonas.paths import user_path
 
 if TYPE_CHECKING:
-    from isonas.data.dataset import Dataset
+    from isonas.data.dataset import Dataset, Images
     from isonas.training.distributed import Processes
     from isonas.training.retrain_folder import Retraining
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1, 4096),
     help="Side of the deployment input in pixels. Default: the run's, else 224.",
 )
+@image_options("the deployment input")
 @click.option(
     "--warm-start", is_flag=True, default=None, help="Start from the trial's own weights, the stem inflated."
 )
@@ -59,7 +61,7 @@ if TYPE_CHECKING:
 @click.option(
     "--run",
     "folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=UserPath(file_okay=False),
     help="Folder to train in. Default: retrain/<genome> in the run, or here.",
 )
 @cache_option
@@ -121,7 +123,7 @@ def _jobs(what: str, options: dict[str, Any]) -> list[Job]:
     from isonas.genome import parse_genome
     from isonas.search.inputs import read_run
 
-    run, base = Path(what), options["folder"]
+    run, base = user_path(what), options["folder"]
     if run.is_dir():
         inputs, reference, _ = read_run(run)
         select = options["select"] or "best"
@@ -133,7 +135,7 @@ def _jobs(what: str, options: dict[str, Any]) -> list[Job]:
             folder = base if alone else (base or run / "retrain") / name
             # By name: the best may be another one by then.
             chosen = "front" if select == "front" else name
-            again = f"isonas retrain {shlex.quote(what)} --select {chosen}"
+            again = f"isonas retrain {shlex.quote(str(run))} --select {chosen}"
             jobs.append(Job(trial.genome, folder, again + _typed(base), run, trial, inputs))
         return jobs
     if not what.startswith("isonet_"):
@@ -156,12 +158,12 @@ def _retrained(job: Job, options: dict[str, Any], processes: Processes) -> dict[
     from isonas.training.retrain_folder import hold, read_result
 
     with processes.first_alone():
-        retraining, data = resolved(job, options, processes)
+        retraining, data, crops = resolved(job, options, processes)
     result = read_result(job.folder)
     if result is None:
         try:
             with nullcontext() if processes.rank else hold(job.folder):
-                result = _trained(job, retraining, data, options, processes)
+                result = _trained(job, retraining, data, crops, options, processes)
         except KeyboardInterrupt:
             if not processes.rank:
                 click.echo(f"\nStopped; every finished epoch is kept. Go on with: {job.again}", err=True)
@@ -176,13 +178,18 @@ def _retrained(job: Job, options: dict[str, Any], processes: Processes) -> dict[
 
 
 def _trained(
-    job: Job, retraining: Retraining, data: Dataset, options: dict[str, Any], processes: Processes
+    job: Job,
+    retraining: Retraining,
+    data: Dataset,
+    crops: Images | None,
+    options: dict[str, Any],
+    processes: Processes,
 ) -> dict[str, Any]:
     """Train to the last epoch, the first process writing; returns the result."""
     from isonas.data.dataset import split_validation
     from isonas.report.retrain import epochs_drawn
     from isonas.training.machine import Machine
-    from isonas.training.retrain import held_back_result, plan, retrain
+    from isonas.training.retrain import plan, result_of, retrain
     from isonas.training.retrain_folder import (
         derive,
         load_state,
@@ -194,14 +201,16 @@ def _trained(
 
     before = load_state(job.folder)
     done, epochs = (len(before.history) if before else 0), retraining.recipe.epochs
-    training, validation = split_validation(data.train.labels, retraining.split_seed)
+    training, validation = split_validation(data.train, retraining.split_seed)
     steps, accumulate = plan(retraining, len(training), processes)
     if not processes.rank:
         click.echo(
             f"{retraining.genome} at input {retraining.input_side} in {job.folder}: {len(training):,} "
             f"images, {epochs} epochs of {steps} steps of {processes.count} × {accumulate} × "
             f"{retraining.micro_batch} images ({retraining.device}, {retraining.precision}, "
-            f"{retraining.threads} threads)" + (f", going on after epoch {done}" if done else ""),
+            f"{retraining.threads} threads)"
+            + _cut_from(retraining)
+            + (f", going on after epoch {done}" if done else ""),
             err=True,
         )
     weights = proxy_weights(job, retraining) if retraining.warm_start and before is None else None
@@ -216,6 +225,7 @@ def _trained(
                 retraining,
                 data,
                 state=before,
+                crops=crops,
                 weights=weights,
                 processes=processes,
                 workers=workers,
@@ -233,6 +243,7 @@ def _trained(
         return {}
     derive(job.folder, retraining, state)
     machine = Machine(retraining.device, "fp32", retraining.threads)
+    best = read_weights(job.folder)
     error = state.best_error
     result = {
         **retraining_document(retraining),
@@ -245,13 +256,21 @@ def _trained(
             "error_se": (error * (1 - error) / len(validation)) ** 0.5,
             "images": len(validation),
         },
-        "test": held_back_result(read_weights(job.folder), data, machine),
+        "validation": result_of(best, data.train, machine, validation),
+        "test": result_of(best, data.held_back, machine) if data.held_back else None,
         "how_chosen": "the epoch and the kind of weights with the lowest error on validation images carved "
-        "from the training data; the held-back images (test) were read once, after that choice",
+        "from the training data; the held-back images (test) were read once, after that choice; validation "
+        "and test are of the chosen weights in fp32",
         "seconds": sum(row.seconds for row in state.history),
     }
     write_result(job.folder, result)
     return result
+
+
+def _cut_from(retraining: Retraining) -> str:
+    """Where training crops are cut from, if not from the images that the network is tested on."""
+    side = retraining.crop_side
+    return f", crops cut from {side}×{side} pixels" if side and side != retraining.image_side else ""
 
 
 def _nothing(*_: object) -> None:

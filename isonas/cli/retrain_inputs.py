@@ -14,7 +14,7 @@ from isonas.errors import ExportError, RunError, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from isonas.data.dataset import Dataset
+    from isonas.data.dataset import Dataset, Images
     from isonas.genome import Genome
     from isonas.search.inputs import Inputs
     from isonas.search.log import Trial
@@ -36,29 +36,43 @@ class Job:
     inputs: Inputs | None = None
 
 
-def resolved(job: Job, options: dict[str, Any], processes: Processes) -> tuple[Retraining, Dataset]:
-    """What to train: as the folder records it, or as typed, and then recorded there; and its images."""
+def resolved(
+    job: Job, options: dict[str, Any], processes: Processes
+) -> tuple[Retraining, Dataset, Images | None]:
+    """What to train: as the folder records it, or as typed, and then recorded there; and its images, with
+    the larger ones that training crops are cut from, where there are any."""
+    from isonas.data.preprocessing import Fit
     from isonas.data.sources import open_dataset
     from isonas.evaluation import trial_seed
     from isonas.genome import stem_block
     from isonas.training.machine import require_device
     from isonas.training.recipes import load_recipe
-    from isonas.training.retrain_folder import begin, changed, read_retraining
+    from isonas.training.retrain_folder import begin, changed, read_result, read_retraining
+    from isonas.training.version import require_this_version
 
     recorded = read_retraining(job.folder)
+    if recorded is not None and read_result(job.folder) is None:
+        require_this_version(
+            job.folder, recorded.training_version, "start a new retraining in another folder with --run DIR"
+        )
     source = options["data"] or (recorded.data if recorded else job.inputs.data if job.inputs else None)
     if source is None:
         raise UsageError(
             "a GENOME alone has no images: give --data SOURCE, and --input R for another than 224."
         )
-    data = open_dataset(source, cache_folder(options))
+    fit = Fit(options["fit"] or (recorded.fit if recorded else job.inputs.fit if job.inputs else Fit.CROP))
+    input_side = options["input_side"] or (job.inputs.input if job.inputs else 224)
+    side = options["image_side"] or (recorded.image_side if recorded else input_side)
+    data = open_dataset(source, cache_folder(options), side, fit)
     if recorded is None:
-        retraining = _new(job, options, data, processes)
+        crops = _crops(source, data, _crop_side(input_side, data, options), options)
+        retraining = _new(job, options, data, crops, input_side, processes)
         stem_block(job.genome, retraining.input_side)
         _check(job, retraining, data, processes)
         if not processes.rank:
             begin(job.folder, retraining)
-        return retraining, data
+        return retraining, data, crops
+    crops = _crops(source, data, recorded.crop_side, options)
     over = {name: options[name] for name in ("input_side", "threads", "warm_start", "micro_batch")}
     if options["seed"] is not None:
         over["seed"] = trial_seed(options["seed"], job.genome)
@@ -73,6 +87,9 @@ def resolved(job: Job, options: dict[str, Any], processes: Processes) -> tuple[R
         data=data.source,
         data_fingerprint=data.fingerprint,
         class_names=data.class_names,
+        image_side=data.train.side if recorded.image_side else None,
+        fit=fit,
+        decoder=data.decoder,
         recipe=_over(recipe, options),
         **{name: value for name, value in over.items() if value is not None},
     )
@@ -82,23 +99,51 @@ def resolved(job: Job, options: dict[str, Any], processes: Processes) -> tuple[R
             "with it, or give another folder with --run DIR."
         )
     require_device(given.device)
-    return given, data
+    return given, data, crops
 
 
-def _new(job: Job, options: dict[str, Any], data: Dataset, processes: Processes) -> Retraining:
+def _crop_side(input_side: int, data: Dataset, options: dict[str, Any]) -> int:
+    """The side of what training crops are cut from: no less than what the network is tested on."""
+    from isonas.training.augmentation import crop_side
+    from isonas.training.recipes import load_recipe
+
+    return max(data.train.side, crop_side(input_side, load_recipe(options["recipe"] or "adamw")))
+
+
+def _crops(source: str, data: Dataset, side: int | None, options: dict[str, Any]) -> Images | None:
+    """The training images in squares of `side` pixels, None where there are no others than `data`'s."""
+    from isonas.data.sources import open_dataset
+
+    if side is None or side == data.train.side or not data.decoder:
+        return None
+    crops = open_dataset(source, cache_folder(options), side, data.fit, held_back=False).train
+    return None if crops.side == data.train.side else crops
+
+
+def _new(
+    job: Job,
+    options: dict[str, Any],
+    data: Dataset,
+    crops: Images | None,
+    input_side: int,
+    processes: Processes,
+) -> Retraining:
     from isonas.evaluation import trial_seed
     from isonas.training.distributed import processes_here
     from isonas.training.machine import probe_machine, usable_cores
     from isonas.training.recipes import load_recipe
     from isonas.training.retrain_folder import Retraining
+    from isonas.training.version import TRAINING_VERSION
 
     recipe = _over(load_recipe(options["recipe"] or "adamw"), options)
     seed = options["seed"] if options["seed"] is not None else (job.inputs.seed if job.inputs else 0)
+    if options["batch_size"] is None:
+        recipe = _fitted(recipe, data, job.inputs.seed if job.inputs else seed, processes)
     threads = options["threads"] or max(usable_cores() // processes_here(), 1)
     machine = probe_machine(options["device"] or "auto", threads, options["precision"] or "auto")
     return Retraining(
         genome=job.genome,
-        input_side=options["input_side"] or (job.inputs.input if job.inputs else 224),
+        input_side=input_side,
         data=data.source,
         data_fingerprint=data.fingerprint,
         class_names=data.class_names,
@@ -109,10 +154,31 @@ def _new(job: Job, options: dict[str, Any], data: Dataset, processes: Processes)
         device=machine.device,
         precision=machine.precision,
         threads=machine.threads,
+        image_side=data.train.side,
+        fit=data.fit,
+        crop_side=(crops or data.train).side,
+        decoder=data.decoder,
+        training_version=TRAINING_VERSION,
         trial=job.trial.number if job.trial else None,
         proxy_error=job.trial.error if job.trial else None,
         warm_start=bool(options["warm_start"]),
     )
+
+
+def _fitted(recipe: FullRecipe, data: Dataset, split_seed: int, processes: Processes) -> FullRecipe:
+    """The recipe, its batch halved until the training images hold one, which is told."""
+    from isonas.data.dataset import split_validation
+
+    images, batch = len(split_validation(data.train, split_seed)[0]), recipe.batch_size
+    while batch > images and batch % 4 == 0:
+        batch //= 2
+    if batch != recipe.batch_size and not processes.rank:
+        click.echo(
+            f"isonas: a batch is {batch} images, not the recipe's {recipe.batch_size}: there are {images} "
+            "training images.",
+            err=True,
+        )
+    return replace(recipe, batch_size=batch)
 
 
 def _micro_batch(genome: Genome, recipe: FullRecipe, machine: Machine, processes: Processes) -> int:
@@ -138,7 +204,7 @@ def _check(job: Job, retraining: Retraining, data: Dataset, processes: Processes
     from isonas.training.augmentation import check_randaugment
     from isonas.training.retrain import optimizer_of, plan
 
-    training, _ = split_validation(data.train.labels, retraining.split_seed)
+    training, _ = split_validation(data.train, retraining.split_seed)
     plan(retraining, len(training), processes)
     check_randaugment(retraining.recipe)
     optimizer_of(build_network(retraining.genome, retraining.input_side, data.classes), retraining.recipe)
@@ -148,6 +214,7 @@ def _check(job: Job, retraining: Retraining, data: Dataset, processes: Processes
             "--warm-start out to train from scratch."
         )
     if retraining.warm_start:
+        _check_split(job, retraining, data)
         proxy_weights(job, retraining)
     if data.train.side < retraining.input_side and not processes.rank:
         click.echo(
@@ -155,6 +222,18 @@ def _check(job: Job, retraining: Retraining, data: Dataset, processes: Processes
             f"deployment input {retraining.input_side}; --input {data.train.side} would train and deploy at "
             "theirs.",
             err=True,
+        )
+
+
+def _check_split(job: Job, retraining: Retraining, data: Dataset) -> None:
+    """Refuse to start from weights that may have been trained on images which would validate here."""
+    assert job.inputs is not None
+    searched = (job.inputs.data_fingerprint, job.inputs.decoder, job.inputs.seed)
+    if searched != (data.fingerprint, data.decoder, retraining.split_seed):
+        raise UsageError(
+            f"{data.source} has other images than {job.run} was searched on, or they are decoded otherwise; "
+            "its weights may have been trained on some that would validate here; give the run's own images, "
+            "or leave --warm-start out to train from scratch."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +16,13 @@ from click.core import ParameterSource
 
 from isonas.cli.options import (
     RETRAIN,
+    UserPath,
     budget_options,
     cache_option,
     data_option,
     deployment_options,
     explain_board,
+    image_options,
     json_option,
     proxy_options,
     timeout_option,
@@ -48,13 +51,14 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("space", default="quick")
 @data_option
+@image_options("their median, up to 64; squares of one size keep theirs, up to 256")
 @budget_options
 @deployment_options
 @click.option(
     "--objectives",
-    default="error,peak_bytes,madds",
+    default="error,arena_bytes,madds",
     show_default=True,
-    help="error and any of peak_bytes, madds, params.",
+    help="error, or balanced_error where classes differ in size, and any of arena_bytes, madds, params.",
 )
 @click.option(
     "--trials",
@@ -97,7 +101,7 @@ if TYPE_CHECKING:
 @click.option(
     "--run",
     "run",
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     help="The run's folder. Default: runs/<space>-<data>-<n>.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the run; changed inputs are refused.")
@@ -131,27 +135,48 @@ def search(ctx: click.Context, /, **options: Any) -> None:  # fmt: skip
 
 def start_run(options: dict[str, Any], time_limit: float) -> Path:
     """Resolve the options of a new search, make its folder and search there; returns the folder."""
-    from isonas.data.dataset import split_validation
     from isonas.search.inputs import create_run, refuse_existing
+    from isonas.search.log import hold
     from isonas.search.study import study_of
 
     if options["run"]:
         refuse_existing(options["run"])
     inputs, data = new_inputs(options)
+    if options["image_side"] and data.train.side != options["image_side"]:
+        click.echo(
+            f"isonas: {data.source} has squares of {data.train.side} pixels, which are kept; --image-side "
+            f"{options['image_side']} is for photographs of mixed sizes, and for making squares smaller.",
+            err=True,
+        )
     study = study_of(inputs)
-    split_validation(data.train.labels, inputs.seed)
     run = options["run"] or claim_run(options["space"], options["data"])
     create_run(run, inputs, study.reference)
-    _search(run, study, data, cache_folder(options), time_limit, options["as_json"])
+    with hold(run):
+        _search(run, study, data, cache_folder(options), time_limit, options["as_json"])
     return run
 
 
 def resume_run(run: Path, options: dict[str, Any], given: set[str], time_limit: float) -> None:
-    """Go on with a run; options that were given must say what the run was started with."""
+    """Go on with a run; options that were given must say what the run was started with.
+
+    The run is held before its images are opened, so that a run that another process holds is refused at
+    once. What may change and did is in `study.yaml` from then on.
+    """
+    from isonas.search.inputs import require_run
+    from isonas.search.log import hold
+
+    require_run(run)
+    with hold(run):
+        _resume_held(run, options, given, time_limit)
+
+
+def _resume_held(run: Path, options: dict[str, Any], given: set[str], time_limit: float) -> None:
     from isonas.search.inputs import changed, read_run, versions
     from isonas.search.study import study_of
+    from isonas.training.version import require_this_version
 
-    recorded, _, recorded_versions = read_run(run)
+    recorded, reference, recorded_versions = read_run(run)
+    require_this_version(run, recorded.training_version)
     source = options["data"] if "data" in given else None
     data = images_again(run, recorded, {**options, "data": source})
     inputs = given_inputs(recorded, options, given, data)
@@ -167,13 +192,24 @@ def resume_run(run: Path, options: dict[str, Any], given: set[str], time_limit: 
                 "trials may differ from an uninterrupted run's.",
                 err=True,
             )
-    _search(run, study_of(inputs), data, cache_folder(options), time_limit, options["as_json"])
+    study = study_of(inputs, reference)
+    _search(run, study, data, cache_folder(options), time_limit, options["as_json"], recorded)
 
 
-def _search(run: Path, study: Study, data: Dataset, cache: Path, time_limit: float, as_json: bool) -> None:
+def _search(
+    run: Path,
+    study: Study,
+    data: Dataset,
+    cache: Path,
+    time_limit: float,
+    as_json: bool,
+    recorded: Inputs | None = None,
+) -> None:
+    """Search in a run that is held; `recorded` are its inputs so far, where it is resumed."""
     from isonas.report.front import front_csv, front_document, read_front
     from isonas.report.search import follow, follow_repeats, print_front, print_next
-    from isonas.search.log import RUNNING, hold, read_trials, write_front
+    from isonas.search.inputs import record_changes
+    from isonas.search.log import RUNNING, read_trials, set_torn_aside, write_front
     from isonas.search.repeats import repeat_front
     from isonas.search.run import search as run_study
     from isonas.training.machine import require_device
@@ -184,46 +220,60 @@ def _search(run: Path, study: Study, data: Dataset, cache: Path, time_limit: flo
     if inputs.engine == "local":
         require_device(inputs.device)
     deadline = time.monotonic() + time_limit
-    with hold(run) as set_aside:
-        threads = "1 thread" if inputs.threads == 1 else f"{inputs.threads} threads"
+    threads = "1 thread" if inputs.threads == 1 else f"{inputs.threads} threads"
+    click.echo(
+        f"{len(study.feasible.columns):,} of {len(study.space.columns):,} genomes are feasible; "
+        f"searching in {run} ({inputs.device}, {inputs.precision}, {threads})",
+        err=True,
+    )
+    _warn_of_high_resolution(study)
+    for message in set_torn_aside(run):
+        click.echo(f"isonas: {message}.", err=True)
+    done = [trial for trial in read_trials(run)[0] if trial.state != RUNNING]
+    if len(done) >= inputs.trials:
         click.echo(
-            f"{len(study.feasible.columns):,} of {len(study.space.columns):,} genomes are feasible; "
-            f"searching in {run} ({inputs.device}, {inputs.precision}, {threads})",
+            f"{len(done)} trials are done, and --trials {inputs.trials} asks for no more; a larger N "
+            "searches on, to N in all.",
             err=True,
         )
-        _warn_of_high_resolution(study)
-        for message in set_aside:
-            click.echo(f"isonas: {message}.", err=True)
-        done = [trial for trial in read_trials(run)[0] if trial.state != RUNNING]
-        if len(done) >= inputs.trials:
-            click.echo(
-                f"{len(done)} trials are done, and --trials {inputs.trials} asks for no more; a larger N "
-                "searches on, to N in all.",
-                err=True,
-            )
-        try:
-            with _engine(inputs, data, cache) as engine:
-                ending = run_study(study, run, engine, inputs.trials, deadline)
-                ended = follow(study, done, ending, inputs.trials)
-                if inputs.repeats > 1:
-                    follow_repeats(repeat_front(study, run, engine, inputs.repeats, deadline))
-        except KeyboardInterrupt:
-            click.echo(
-                "\nStopped; every finished trial is kept. Go on with: "
-                f"isonas resume {run} --trials {inputs.trials}",
-                err=True,
-            )
-            raise
-        front = read_front([run])
-        write_front(run, front_csv(front))
+    reasons: list[str] = []
+    try:
+        with _engine(inputs, data, cache) as engine:
+            if recorded is not None:
+                # Not before there is an engine: one that cannot start must not be what a resume goes on with.
+                record_changes(run, recorded, inputs)
+            ending = run_study(study, run, engine, inputs.trials, deadline, _warn)
+            ended = follow(study, done, ending, inputs.trials)
+            if inputs.repeats > 1:
+                again = repeat_front(study, run, engine, inputs.repeats, deadline)
+                reasons = follow_repeats(study, again)
+    except KeyboardInterrupt:
+        click.echo(
+            f"\nStopped; every finished trial is kept. Go on with: isonas resume {shlex.quote(str(run))}",
+            err=True,
+        )
+        raise
+    front = read_front([run])
+    write_front(run, front_csv(front))
     if ended < inputs.trials:
         why = "the time limit" if time.monotonic() >= deadline else "every feasible genome was trained"
         click.echo(f"Ended after {ended} of {inputs.trials} trials: {why}.", err=True)
+    if fewer := sum(member.trial.trainings < inputs.repeats for member in front.members):
+        time_up = time.monotonic() >= deadline
+        why = "the time limit" if time_up else f"a training failed ({'; '.join(dict.fromkeys(reasons))})"
+        _warn(
+            f"{fewer} of {len(front.members)} front members were not trained {inputs.repeats} times in all: "
+            f"{why}; go on with: isonas resume {shlex.quote(str(run))}"
+        )
     if as_json:
         click.echo(json.dumps(front_document(front), indent=2))
     else:
         print_front(front)
         print_next(run, front)
+
+
+def _warn(message: str) -> None:
+    click.echo(f"isonas: {message}", err=True)
 
 
 @contextmanager

@@ -45,4 +45,4 @@ def space(space: str, input_side: int | None, classes: int | None, as_json: bool
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:
-        print_space(loaded, report)
+        print_space(loaded, report, limits)

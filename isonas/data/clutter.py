@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,13 +18,14 @@ import numpy.typing as npt
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
-from isonas.data.dataset import Dataset, Images, Labels, Pixels
+from isonas.data.dataset import Dataset, Images, Labels, Pixels, Rows
 from isonas.data.store import stored
 
 SIDE = 32
 TRAIN_IMAGES = 8000
 TEST_IMAGES = 1500
 FRAGMENTS = 3
+POOLS = 10
 _SEED = 20190917
 
 Floats = npt.NDArray[np.float64]
@@ -34,7 +36,9 @@ def clutter(
 ) -> Dataset:
     """The data set, the same on every call; training and test images use disjoint digits.
 
-    Drawing it takes seconds; with a `cache` folder it is drawn once. Raises DataError where the folder
+    Training images are drawn from POOLS disjoint pools of digits in turn and grouped by them, so that
+    validation images which are carved from them share no digit with what is trained on. Drawing it takes
+    seconds; with a `cache` folder it is drawn once. Raises DataError where the folder
     cannot be written.
     """
 
@@ -44,15 +48,20 @@ def clutter(
     photographs = [np.asarray(photo, np.float64) for photo in load_sample_images().images]
     made_of = [importlib.metadata.version(name) for name in ("numpy", "pillow", "scikit-learn")]
 
-    def images(name: str, part: npt.NDArray[np.int64], count: int, seed: int) -> Images:
-        draw = partial(_draw, digits.images[part], digits.target[part], photographs, count, seed)
+    def images(name: str, part: Rows, pools: int, count: int, seed: int) -> Images:
+        # Dealt out class by class, or a pool might lack a digit.
+        dealt = part[np.argsort(digits.target[part], kind="stable")]
+        rows = [dealt[pool::pools] for pool in range(pools)]
+        pooled = [(digits.images[pool], digits.target[pool]) for pool in rows]
+        draw = partial(_draw, pooled, photographs, count, seed)
         if cache is None:
             return Images(*draw())
-        key = "-".join(("clutter", name, str(count), *made_of))
+        key = "-".join(("clutter", name, f"{pools}x", str(count), *made_of))
         return stored(cache, key, f"drawing clutter ({name})", lambda: [draw()])
 
-    train = images("train", order[:cut], train_images, _SEED + 1)
-    test = images("test", order[cut:], test_images, _SEED + 2)
+    train = images("train", order[:cut], POOLS, train_images, _SEED + 1)
+    train = replace(train, groups=np.arange(train_images) % POOLS)
+    test = images("test", order[cut:], 1, test_images, _SEED + 2)
     digest = hashlib.blake2b(digest_size=16)
     for drawn in (train, test):
         digest.update(drawn.pixels.tobytes())
@@ -61,12 +70,14 @@ def clutter(
 
 
 def _draw(
-    digits: Floats, targets: npt.NDArray[np.int64], photos: list[Floats], count: int, seed: int
+    pools: list[tuple[Floats, Labels]], photos: list[Floats], count: int, seed: int
 ) -> tuple[Pixels, Labels]:
+    """`count` images and their labels; the digits of image n, fragments too, are of pool n modulo pools."""
     rng = np.random.default_rng(seed)
     pixels = np.empty((count, 3, SIDE, SIDE), np.uint8)
     labels = np.empty(count, np.int64)
     for index in range(count):
+        digits, targets = pools[index % len(pools)]
         canvas = _background(photos, rng)
         for chosen in rng.integers(len(digits), size=FRAGMENTS):
             _paint(canvas, _fragment(digits[chosen], rng), rng)

@@ -31,7 +31,7 @@ def fingerprint(groups: Groups, cache: Path) -> str:
     listing = hashlib.blake2b(digest_size=16)
     total, latest = 0, 0.0
     for heading, files in groups:
-        listing.update(f"{heading} {len(files)}\n".encode())
+        listing.update(f"{heading} {len(files)}\n".encode(errors="surrogateescape"))
         for file in files:
             try:
                 status = Path(file).stat()
@@ -54,7 +54,7 @@ def fingerprint(groups: Groups, cache: Path) -> str:
         whole = hashlib.blake2b(digest_size=16)
         with ThreadPoolExecutor() as pool:
             for heading, files in groups:
-                whole.update(f"{heading} {len(files)}".encode())
+                whole.update(f"{heading} {len(files)}".encode(errors="surrogateescape"))
                 for content in _digests(files, pool):
                     whole.update(content)
         return (np.frombuffer(whole.digest(), np.uint8),)

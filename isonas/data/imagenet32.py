@@ -15,6 +15,7 @@ import numpy as np
 
 from isonas.data.dataset import Dataset, Images, Labels, Pixels
 from isonas.data.fingerprint import fingerprint
+from isonas.data.gathered import FETCH, Say, is_pointer
 from isonas.data.store import Chunks, stored
 from isonas.data.unpickle import RefusedPickle, unpickle_dict
 from isonas.errors import DataError, UsageError
@@ -23,7 +24,7 @@ SIDES = {3 * side**2: side for side in (8, 16, 32, 64)}
 CLASSES = 1000
 
 
-def imagenet32(path: str, cache: Path) -> Dataset:
+def imagenet32(path: str, cache: Path, say: Say) -> Dataset:
     """The data set in a folder of batches, which may lie in folders of its own; `val_data` is held back.
 
     Where a batch is there in both forms, the `.npz` is read. Memory holds one batch at a time. Classes
@@ -47,6 +48,9 @@ def imagenet32(path: str, cache: Path) -> Dataset:
         )
     largest = max(int(part.labels.max()) for part in (train, held_back) if part is not None)
     names = tuple(str(number) for number in range(1, largest + 2))
+    held = f", {len(held_back):,} of val_data held back" if held_back is not None else ", none held back"
+    batches = f"{len(by_role['train']):,} training batch{'es' if len(by_role['train']) > 1 else ''}"
+    say(f"{len(train):,} images in {batches}{held}; {len(names):,} classes, called by their numbers from 1.")
     return Dataset(f"imagenet32:{Path(path).absolute()}", content, names, train, held_back, mirror=True)
 
 
@@ -64,6 +68,8 @@ def _files(path: str) -> dict[str, list[Path]]:
         if other is None or file.suffix:
             found[key] = file
     if not any(role == "train" for role, _ in found):
+        if packed := sorted(Path(path).rglob("*_train*.zip")):
+            raise UsageError(f"--data imagenet32:{path} has {packed[0].name}; unpack it there first.")
         raise UsageError(
             f"--data imagenet32:{path} has no file train_data_batch_1 (pickled, or with .npz); give the "
             "folder of the official batches."
@@ -86,6 +92,7 @@ def _decoded(files: list[Path]) -> Chunks:
 
 
 def _batch(file: Path) -> tuple[Pixels, Labels]:
+    _check_pointer(file)
     content = _npz(file) if file.suffix == ".npz" else _pickled(file)
     if missing := [key for key in ("data", "labels") if key not in content]:
         raise DataError(f"{file} has no {missing[0]!r}; give the official batches.")
@@ -113,6 +120,16 @@ def _batch(file: Path) -> tuple[Pixels, Labels]:
         )
     side = SIDES[data.shape[1]]
     return data.reshape(-1, 3, side, side), labels - 1
+
+
+def _check_pointer(file: Path) -> None:
+    try:
+        with file.open("rb") as stream:
+            pointer = is_pointer(stream.read(64))
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}; give batches that can.") from None
+    if pointer:
+        raise DataError(f"{file} is a Git LFS pointer, not the file; {FETCH}.")
 
 
 def _labels(found: Any) -> Labels | None:

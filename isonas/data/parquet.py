@@ -1,198 +1,260 @@
 """Parquet files in the Hugging Face image layout: a column of encoded images, one of labels.
 
-`image` is a struct with `bytes` (as the `datasets` library writes it) or plain encoded bytes; `label`
-is an integer from 0. Class names come from the `huggingface` schema metadata where it has them.
+Images are structs with `bytes` (as the `datasets` library writes them) or plain encoded bytes; labels are
+numbers or names. Class names come from the `huggingface` schema metadata where it has them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from urllib.parse import quote
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from isonas.data.dataset import HELD_BACK, Dataset, Images, Labels
-from isonas.data.encoded import Undecodable, common_side, decoded, size_of
+from isonas.data.columns import UNLABELLED, Columns, columns_of, encoded_images, names_in, numbers_in
+from isonas.data.dataset import Dataset, Labels, Pixels
+from isonas.data.encoded import Undecodable, chunk_images, common_shape, decoded, size_of, squares_for
 from isonas.data.fingerprint import fingerprint
-from isonas.data.store import Chunks, cached, stored
-from isonas.errors import DataError, UsageError
+from isonas.data.gathered import (
+    FETCH,
+    Gathered,
+    Say,
+    Tally,
+    Unusable,
+    dataset_of,
+    digest,
+    gathered,
+    is_pointer,
+    unusable,
+)
+from isonas.data.parquet_files import files_at, split_files
+from isonas.data.preprocessing import Fit, Squares
+from isonas.data.source_text import some, with_options
+from isonas.data.store import Chunks, cached
+from isonas.errors import DataError
 
-T = TypeVar("T")
-
-_SPLIT = re.compile(rf"(?<![a-z])(train|{'|'.join(HELD_BACK)})(?![a-z])")
 _BATCH_ROWS = 1024
-_SMALLEST_LABEL, _LARGEST_LABEL = 0, 99_999
+_PROBED_ROWS = 16
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Which columns hold images and labels, and the class names that the metadata gives."""
-
-    image: str
-    label: str
-    class_names: tuple[str, ...]
-
-
-def parquet(path: str, cache: Path) -> Dataset:
+def parquet(
+    path: str,
+    cache: Path,
+    say: Say,
+    side: int | None = None,
+    fit: Fit = Fit.CROP,
+    held_back: bool = True,
+) -> Dataset:
     """The data set in a Parquet file, a folder of them, or what a glob matches.
 
-    Files with `train` in their name, or that of their folder, are for training; `validation` and `test`
-    are held back (the validation files where there are both); without such names all are for training.
-    Decoded once, in parallel, into the `cache` folder. Raises UsageError where there is no such path,
-    DataError where a file is not Parquet, has no images or labels, or holds an image that cannot be
-    decoded.
+    Files with `train` in their name, or that of their folder, are for training; the first of HELD_BACK
+    that is there is held back; without such names all are for training. `PATH?label=NAME&image=NAME`
+    chooses the columns; otherwise the metadata, usual names and types do. Decoded once, in parallel, into
+    the `cache` folder, to squares of `side` pixels where it is given (see `squares_for`); rows without
+    one label or without an image are left out and counted. What was understood is told to `say`. Raises
+    UsageError where there is no such path, DataError where a file is not Parquet, where it cannot be told
+    what its columns are, or where most of its images cannot be read.
     """
-    train, held_back = _splits(_files(path), path)
-    layout = _layout(train[0])
-    by_role = {"train": train, "held back": held_back}
-    groups = [(role, [str(file.absolute()) for file in files]) for role, files in by_role.items()]
+    place, asked = with_options(path, {"label": "NAME", "image": "NAME"})
+    train, held = split_files(files_at(place), place, say)
+    filled = [file for file in train if _open(file).metadata.num_rows]
+    if not filled:
+        raise DataError(f"{train[0]} has no rows; give files with images.")
+    decodes = partial(_decodes, filled[0])
+    schema = _open(filled[0]).schema_arrow
+    columns = columns_of(str(filled[0]), schema, decodes, asked.get("image"), asked.get("label"))
+    say(f"{columns.chosen}.")
+    by_role = {"train": train, "held back": held}
+    heading = "".join(f" {key}={value}" for key, value in sorted(asked.items()))
+    groups = [(role + heading, [str(file.absolute()) for file in files]) for role, files in by_role.items()]
     content = fingerprint(groups, cache)
-    side = cached(cache, f"{content}-side", lambda: (np.array(_common_side(train, layout)),))[0]
+    read = hashlib.blake2b(repr(columns).encode(), digest_size=8).hexdigest()
+    shape = cached(cache, f"{content}-{read}-shape", lambda: (np.array(_common_shape(filled, columns)),))[0]
+    squares = squares_for(int(shape[0]), bool(shape[1]), side, fit)
+    names = columns.class_names
+    if columns.text:
+        names = tuple(cached(cache, f"{content}-{read}-names", lambda: (_names(train, columns),))[0].tolist())
 
-    def images(role: str) -> Images:
-        key = f"{content}-{role.replace(' ', '-')}-{side}"
-        doing = f"decoding parquet:{path} ({role})"
-        return stored(cache, key, doing, lambda: _decoded(by_role[role], layout, int(side)))
+    def images(role: str, known: Labels | None = None) -> Gathered:
+        key = f"{content}-{read}-{role.replace(' ', '-')}-{squares.key}"
+        doing = f"decoding parquet:{path} ({role}) to {squares}"
+        rows = partial(_decoded, by_role[role], columns, names, known, squares)
+        return gathered(cache, key, doing, rows)
 
     training = images("train")
-    test = images("held back") if held_back else None
-    largest = max(int(images.labels.max()) for images in filter(None, (training, test)))
-    names = layout.class_names or tuple(str(label) for label in range(largest + 1))
-    if largest >= len(names):
+    known = np.unique(training.images.labels)
+    if names and known[-1] >= len(names):
         raise DataError(
-            f"{path} has a label {largest}, but its metadata names {len(names)} classes; "
+            f"{path} has a label {known[-1]}, but its metadata names {len(names)} classes; "
             "mend the labels or the metadata."
         )
-    source = f"parquet:{Path(path).absolute()}"
-    return Dataset(source, content, names, training, test, mirror=True)
+    if names and (without := sorted(set(range(len(names))) - set(known.tolist()))):
+        say(f"without an image, so no class: {some([names[label] for label in without])}.")
+    test = None
+    if held_back and held:
+        if _any_labelled(held, columns, names, known):
+            test = images("held back", known)
+        else:
+            say(f"{held[0]} has no labels of these classes and is left out; no images are held back.")
+    options = "&".join(f"{key}={quote(value, safe=' ')}" for key, value in asked.items())
+    source = f"parquet:{Path(place).absolute()}" + (f"?{options}" if options else "")
 
+    def name(label: int) -> str:
+        return names[label] if names else str(label)
 
-def _files(path: str) -> list[Path]:
-    place = Path(path)
-    if place.is_dir():
-        found = sorted(place.rglob("*.parquet"))
-    elif place.is_file():
-        found = [place]
-    else:
-        try:
-            found = sorted(Path(place.anchor or ".").glob(str(place.relative_to(place.anchor))))
-        except (OSError, ValueError):
-            found = []
-    if not found:
-        there = "has no .parquet file" if place.is_dir() else "does not exist"
-        raise UsageError(f"--data parquet:{path} {there}; give a Parquet file, a folder of them, or a glob.")
-    return found
-
-
-def _splits(files: list[Path], path: str) -> tuple[list[Path], list[Path]]:
-    by_name: dict[str, list[Path]] = {}
-    for file in files:
-        inside = Path(path).is_dir() and file.parent != Path(path)
-        places = [file.name, file.parent.name] if inside else [file.name]
-        found = filter(None, (_SPLIT.search(place.lower()) for place in places))
-        by_name.setdefault(next((match[1] for match in found), ""), []).append(file)
-    train = by_name.get("train", []) or by_name.get("", [])
-    if not train:
-        raise DataError(
-            f"{path} holds only {' and '.join(sorted(by_name))} files; training images are in files "
-            "named train….parquet (or files that name no split)."
-        )
-    return train, next((by_name[name] for name in HELD_BACK if name in by_name), [])
-
-
-def _layout(file: Path) -> _Layout:
-    schema = _open(file).schema_arrow
-    images = [field.name for field in schema if _holds_bytes(field.type)]
-    labels = [field.name for field in schema if pa.types.is_integer(field.type)]
-    named = [name for name in ("label", "labels", "fine_label") if name in labels]
-    if not images or not labels:
-        missing = "image column (a struct with bytes, or bytes)" if not images else "integer labels"
-        raise DataError(
-            f"{file} has no {missing}; its columns are {', '.join(schema.names)}. Give files in the "
-            "Hugging Face image layout."
-        )
-    image = "image" if "image" in images else images[0]
-    label = named[0] if named else labels[0]
-    return _Layout(image, label, _class_names(schema, label))
-
-
-def _holds_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return any(field.name == "bytes" and _holds_bytes(field.type) for field in kind.fields)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return tuple(str(name) for name in features[label]["names"])
-    except (KeyError, TypeError, ValueError):
-        return ()
+    return dataset_of(source, content, name, training, test, fit, say)
 
 
 def _open(file: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file)
+        with file.open("rb") as stream:
+            pointer = is_pointer(stream.read(64))
+        if pointer:
+            raise DataError(f"{file} is a Git LFS pointer, not the file; {FETCH}.")
+        # Arrow would take a leading ~ for the home folder, where Python does not.
+        return pq.ParquetFile(file.absolute())
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise DataError(f"{file} cannot be read as Parquet: {reason}; replace the file.") from None
 
 
-def _common_side(files: list[Path], layout: _Layout) -> int:
-    """`common_side` of the first images."""
-    encoded, _ = next(_batches(files[0], layout), ([], None))
-    if not encoded:
-        raise DataError(f"{files[0]} has no rows; give files with images.")
-    return common_side(_from_row(size_of, files[0], *numbered) for numbered in enumerate(encoded))
-
-
-def _decoded(files: list[Path], layout: _Layout, side: int) -> Chunks:
-    with ThreadPoolExecutor() as pool:
-        for file in files:
-            row = 0
-            for encoded, labels in _batches(file, layout):
-                one = partial(_from_row, partial(decoded, side=side), file)
-                yield np.stack([*pool.map(one, itertools.count(row), encoded)]), labels
-                row += len(encoded)
-
-
-def _batches(file: Path, layout: _Layout) -> Iterator[tuple[list[Any], Labels]]:
-    columns = [layout.image, layout.label]
+def _batches(file: Path, columns: list[str], rows: int = _BATCH_ROWS) -> Iterator[pa.RecordBatch]:
     opened = _open(file)
+    if not opened.metadata.num_rows:
+        return
     if missing := [name for name in columns if name not in opened.schema_arrow.names]:
         raise DataError(f"{file} has no column {missing[0]!r}, which the first file has.")
     try:
-        for batch in opened.iter_batches(_BATCH_ROWS, columns=columns):
-            labels = batch.column(layout.label)
-            values = labels.to_numpy(zero_copy_only=False)
-            bad = labels.null_count or not np.all((values >= _SMALLEST_LABEL) & (values <= _LARGEST_LABEL))
-            if bad:
-                raise DataError(
-                    f"{file} has a label that is missing or outside {_SMALLEST_LABEL} to "
-                    f"{_LARGEST_LABEL:,}; labels count from 0."
-                )
-            encoded = batch.column(layout.image).to_pylist()
-            yield [row["bytes"] if isinstance(row, dict) else row for row in encoded], values
+        yield from (batch for batch in opened.iter_batches(rows, columns=columns) if batch.num_rows)
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise DataError(f"{file} cannot be read to its end: {reason}; replace the file.") from None
 
 
-def _from_row(read: Callable[[bytes], T], file: Path, row: int, content: bytes | None) -> T:
-    if content is None:
-        raise DataError(f"{file}, row {row}: the image is missing; embed the bytes in the file.")
-    try:
-        return read(content)
-    except Undecodable as error:
+def _decodes(file: Path, column: str) -> bool:
+    """Whether the first of a column's values that are there are images."""
+    for batch in itertools.islice(_batches(file, [column], _PROBED_ROWS), 1):
+        for content in filter(None, encoded_images(batch.column(column))):
+            try:
+                size_of(content)
+            except Undecodable:
+                continue
+            return True
+    return False
+
+
+def _common_shape(files: list[Path], columns: Columns) -> tuple[int, bool]:
+    """`common_shape` of the first images."""
+    for file in files:
+        for batch in _batches(file, [columns.image]):
+            sizes = []
+            for content in filter(None, encoded_images(batch.column(columns.image))):
+                try:
+                    sizes.append(size_of(content))
+                except Undecodable:
+                    continue
+            if sizes:
+                return common_shape(sizes)
+    raise DataError(
+        f"{files[0]} has no image in its column {columns.image} that can be decoded; embed the images' bytes "
+        "in the file, or choose another column by ?image=NAME after the path."
+    )
+
+
+def _names(files: list[Path], columns: Columns) -> npt.NDArray[np.str_]:
+    """The names of classes in files' labels, in order."""
+    found: set[str | None] = set()
+    for file in files:
+        for batch in _batches(file, [columns.label]):
+            found.update(names_in(batch.column(columns.label)))
+    return np.array(sorted(filter(None, found)), np.str_)
+
+
+def _labels(batch: pa.RecordBatch, file: Path, columns: Columns, number: dict[str, int]) -> Labels:
+    """Labels by number: UNLABELLED without one, and a name that is not known counts as beyond all."""
+    column = batch.column(columns.label)
+    if columns.text:
+        names = names_in(column)
+        return np.array(
+            [UNLABELLED if name is None else number.get(name, len(number)) for name in names], np.int64
+        )
+    return numbers_in(column, str(file))
+
+
+def _any_labelled(files: list[Path], columns: Columns, names: tuple[str, ...], known: Labels) -> bool:
+    number = {name: label for label, name in enumerate(names)}
+    return any(
+        np.isin(_labels(batch, file, columns, number), known).any()
+        for file in files
+        for batch in _batches(file, [columns.label])
+    )
+
+
+def _decoded(
+    files: list[Path],
+    columns: Columns,
+    names: tuple[str, ...],
+    known: Labels | None,
+    squares: Squares,
+    tally: Tally,
+) -> Chunks:
+    """Images with a label, one of the `known` where they are given; what is left out goes to `tally`."""
+    number = {name: label for label, name in enumerate(names)}
+    rows_at_once = chunk_images(squares.side)
+    labelled = bad = 0
+    with ThreadPoolExecutor() as pool:
+        for file in files:
+            row = 0
+            for batch in _batches(file, [columns.image, columns.label], rows_at_once):
+                labels = _labels(batch, file, columns, number)
+                take = labels != UNLABELLED
+                if left := int((~take).sum()):
+                    tally.leave("without one label", count=left)
+                if known is not None and (left := int((take & ~np.isin(labels, known)).sum())):
+                    take &= np.isin(labels, known)
+                    tally.leave("of a class without training images", count=left)
+                rows = np.flatnonzero(take)
+                encoded = encoded_images(batch.column(columns.image))
+                found = pool.map(partial(_image, squares=squares), [encoded[index] for index in rows])
+                images, kept = [], []
+                for index, one in zip(rows, found, strict=True):
+                    labelled += 1
+                    if isinstance(one, Unusable):
+                        bad += 1
+                        tally.leave(one.kind, f"{file}, row {row + index} ({one.reason})")
+                    else:
+                        images.append(one[0])
+                        kept.append(labels[index])
+                        tally.digests.append(one[1])
+                row += batch.num_rows
+                if images:
+                    yield np.stack(images), np.array(kept)
+    if not labelled:
         raise DataError(
-            f"{file}, row {row}: the image cannot be decoded ({error}); mend or remove the row."
-        ) from None
+            f"{files[0]} has no label in its column {columns.label}; choose another by ?label=NAME "
+            "after the path."
+        )
+    if 2 * bad > labelled:
+        raise DataError(
+            f"{bad:,} of {labelled:,} images are missing or cannot be decoded, such as that of "
+            f"{tally.first}; embed the bytes of all in the files, or choose another column by "
+            "?image=NAME after the path."
+        )
+
+
+def _image(content: bytes | None, squares: Squares) -> tuple[Pixels, int] | Unusable:
+    """The image in a row and the digest of its content."""
+    if content is None:
+        return Unusable("without an image", "the image is missing")
+    try:
+        return decoded(content, squares), digest(content)
+    except Undecodable as error:
+        return unusable(content, str(error))

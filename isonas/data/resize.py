@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from isonas.data.dataset import Images, Pixels
+from isonas.data.dataset import Images
 from isonas.data.store import Chunks, stored_beside
 
 
 def downsample(images: Images, side: int) -> Images:
     """The same images at `side` pixels; `side` is at most their own.
 
-    Nothing is cropped (the paper's smaller inputs are area-downsampled whole images, section 7.2).
+    Nothing is cropped: a smaller input shows the same image. The paper (section 7.1) does not say how its
+    smaller inputs are made.
     Mapped images give mapped ones, one store a side beside their own; DataError where it cannot be
     written.
     """
@@ -21,8 +22,9 @@ def downsample(images: Images, side: int) -> Images:
 
     def chunks() -> Chunks:
         weights = area_weights(images.side, side)
-        for start in range(0, len(images), _CHUNK):
-            part = slice(start, start + _CHUNK)
+        count = max(1, _CHUNK_PIXELS // images.side**2)
+        for start in range(0, len(images), count):
+            part = slice(start, start + count)
             mean = weights @ images.pixels[part].astype(np.float32) @ weights.T
             yield np.rint(mean).astype(np.uint8), images.labels[part]
 
@@ -31,7 +33,7 @@ def downsample(images: Images, side: int) -> Images:
     return Images(np.concatenate([pixels for pixels, _ in chunks()]), images.labels)
 
 
-_CHUNK = 1024
+_CHUNK_PIXELS = 2**20
 
 
 def area_weights(from_side: int, to_side: int) -> npt.NDArray[np.float32]:
@@ -42,12 +44,3 @@ def area_weights(from_side: int, to_side: int) -> npt.NDArray[np.float32]:
     overlap = np.clip(np.minimum(right, pixel + 1) - np.maximum(left, pixel), 0, None)
     shares: npt.NDArray[np.float32] = (overlap / overlap.sum(axis=1, keepdims=True)).astype(np.float32)
     return shares
-
-
-def fit_square(image: Pixels, side: int) -> Pixels:
-    """An (H, W, 3) image as (side, side, 3), area-downsampled or stretched as a whole."""
-    height, width = image.shape[:2]
-    rows, columns = area_weights(height, side), area_weights(width, side)
-    fitted = np.einsum("ih,hwc,jw->ijc", rows, image.astype(np.float32), columns, optimize=True)
-    square: Pixels = np.rint(fitted).astype(np.uint8)
-    return square

@@ -6,6 +6,7 @@ import math
 import mmap
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from isonas.atomic import PART_SUFFIX, write_atomically
 from isonas.data.dataset import Images, Labels, Pixels
 from isonas.errors import DataError
+from isonas.paths import user_path
 
 Array = npt.NDArray[Any]
 Chunks = Iterable[tuple[Pixels, Labels]]
@@ -30,7 +32,7 @@ _TOLD_EVERY = 10_000
 def default_cache() -> Path:
     """`$XDG_CACHE_HOME/isonas`, else `.cache/isonas` in the home folder (or here, without one)."""
     if "XDG_CACHE_HOME" in os.environ:
-        return Path(os.environ["XDG_CACHE_HOME"]) / "isonas"
+        return user_path(os.environ["XDG_CACHE_HOME"]) / "isonas"
     try:
         return Path.home() / ".cache" / "isonas"
     except RuntimeError:
@@ -87,7 +89,9 @@ def cached(folder: Path, key: str, make: Callable[[], tuple[Array, ...]]) -> tup
     """
     if (found := _mapped(folder, key)) is not None:
         return found
-    arrays = make()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        arrays = make()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Number 0, which says how many there are, comes last: it vouches for the others.
@@ -131,7 +135,10 @@ def _write(folder: Path, key: str, doing: str, chunks: Callable[[], Chunks]) -> 
     begun = f"isonas: {doing} into {folder}"
     print(f"{begun} … ", end="", file=sys.stderr, flush=True)
     try:
-        write_atomically(file, write)
+        with warnings.catch_warnings():
+            # Pillow's, on images that it decodes all the same, would stand inside the line.
+            warnings.simplefilter("ignore")
+            write_atomically(file, write)
     finally:
         print(file=sys.stderr)
 

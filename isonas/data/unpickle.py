@@ -46,9 +46,21 @@ def unpickle_dict(stream: BinaryIO) -> dict[str, Any]:
         raise
     except MemoryError:
         raise RefusedPickle("asks for more memory than there is") from None
+    except EOFError:
+        raise RefusedPickle("is damaged or no pickle (it ends too soon)") from None
+    except KeyError:
+        # Its text is a byte's value.
+        raise RefusedPickle("is damaged or no pickle (it is not made of a pickle's instructions)") from None
     except Exception as error:
         # Damaged pickles raise nearly anything: EOFError, UnpicklingError, IndexError, KeyError, …
-        raise RefusedPickle(f"is damaged or no pickle ({str(error).rstrip('.')})") from None
+        raise RefusedPickle(f"is damaged or no pickle ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError) and isinstance(error.args[0], int) and error.args[0] < 256:
+        return f"no instruction of a pickle is byte {error.args[0]:#04x}, {chr(error.args[0])!r}"
+    text = str(error).rstrip(".")
+    return text if " " in text else f"{type(error).__name__} {text}".rstrip()
 
 
 # The C unpickler sets aside as much memory as the largest memo index asks for, gigabytes where a damaged

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from isonas.data.dataset import Dataset
+from isonas.data.preprocessing import DECODER, Fit, Preprocessing, preprocessing
 from isonas.errors import ExportError, GenomeError
 from isonas.genome import Genome, stem_block
 from isonas.networks.build import build_network, inflate_stem, inflation_factor
@@ -35,6 +36,7 @@ class Origin:
     """A network at its deployment input, and how it came by its weights.
 
     `description` goes into the manifest; `examples` are normalised images, (N, 3, side, side).
+    `preprocessing` is of the images that the network was tested on, None where nobody wrote it down.
     """
 
     network: IsometricNet
@@ -43,6 +45,7 @@ class Origin:
     class_names: tuple[str, ...]
     description: dict[str, Any]
     examples: Tensor
+    preprocessing: Preprocessing | None
 
 
 def from_proxy(run: Path, trial: Trial, inputs: Inputs, input_side: int) -> Origin:
@@ -84,7 +87,8 @@ def from_proxy(run: Path, trial: Trial, inputs: Inputs, input_side: int) -> Orig
         "stem_inflation": factor,
         "stem_inflation_parity_error": _inflation_parity(small, network, small_side, examples),
     }
-    return Origin(network, trial.genome, input_side, inputs.class_names, description, examples)
+    chain = _inflated(inputs, trial.proxy_input, small_side, input_side)
+    return Origin(network, trial.genome, input_side, inputs.class_names, description, examples, chain)
 
 
 def from_retraining(checkpoint: Path) -> Origin:
@@ -101,10 +105,20 @@ def from_retraining(checkpoint: Path) -> Origin:
         "test_error": None,
         "test_error_se": None,
     }
-    if checkpoint.is_dir() and result is not None and result["test"] is not None:
-        description |= {f"test_{name}": result["test"][name] for name in ("error", "error_se")}
+    if checkpoint.is_dir() and result is not None:
+        for split in ("validation", "test"):
+            if result.get(split) is not None:
+                description |= {f"{split}_{name}": result[split][name] for name in ("error", "error_se")}
     side = weights.input_side
-    return Origin(weights.network(), weights.genome, side, weights.class_names, description, _noise(side))
+    return Origin(
+        weights.network(),
+        weights.genome,
+        side,
+        weights.class_names,
+        description,
+        _noise(side),
+        weights.preprocessing,
+    )
 
 
 def from_training(
@@ -139,17 +153,28 @@ def from_training(
         "test_error_se": result.error_se,
         "seed": seed,
     }
-    return Origin(network, genome, input_side, data.class_names, description, _noise(input_side))
+    chain = preprocessing(data.fit, data.train.side, input_side, data.decoder)
+    return Origin(network, genome, input_side, data.class_names, description, _noise(input_side), chain)
 
 
 def untrained(genome: Genome, input_side: int, classes: int, seed: int) -> Origin:
     """A genome with fresh weights: for measuring memory and speed on a device before any training."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_network(genome, input_side, classes)
     names = tuple(str(number) for number in range(classes))
     description = {"weights": "untrained", "seed": seed}
-    return Origin(network, genome, input_side, names, description, _noise(input_side))
+    chain = preprocessing(Fit.CROP, input_side, input_side, DECODER)
+    return Origin(network, genome, input_side, names, description, _noise(input_side), chain)
+
+
+def _inflated(inputs: Inputs, read: int, small_side: int, input_side: int) -> Preprocessing:
+    """What makes the inflated stem read what the proxy read: its image, each pixel repeated."""
+    side, decoder = inputs.data_side, inputs.decoder
+    if input_side % small_side:
+        return preprocessing(inputs.fit, side, input_side, decoder)
+    upsampled = max(read, small_side)
+    return Preprocessing(inputs.fit, side, read, upsampled, input_side // upsampled, decoder)
 
 
 def _noise(side: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import io
 import json
 import shutil
 import tempfile
@@ -17,7 +18,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from isonas.errors import ExportError
+from isonas.errors import ExportError, UsageError
 from isonas.export import standalone
 from isonas.genome import Genome
 from isonas.networks import isometric
@@ -50,18 +51,18 @@ def export_pytorch(
     """Write a network's folder, whole or not at all, and load every form of it again.
 
     `examples` are (N, 3, input_side, input_side) normalised images, N ≥ 2, on which each form's logits
-    are compared with the network's. Returns `manifest` with the files' entries added, as it is
-    written. Raises ExportError where the folder exists or cannot be written, or a form does not
+    are compared with the network's. Returns `manifest` with the files' entries added, as it is written.
+    Raises UsageError where the folder exists, ExportError where it cannot be written, or a form does not
     compute the same.
     """
     if folder.exists():
-        raise ExportError(f"{folder} exists; remove it, or give another folder with --output DIR.")
+        raise UsageError(f"{folder} exists; remove it, or give another folder with --output DIR.")
     network = network.eval().to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
-            files = _write(network, genome, input_side, examples, part)
+            files = _write(network, genome, input_side, examples, manifest, part)
             entries = {
                 file.name: {
                     "bytes": file.size_bytes,
@@ -78,19 +79,27 @@ def export_pytorch(
             shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
         raise ExportError(
-            f"{folder} cannot be written ({error.strerror}); give another folder with --output DIR."
+            f"{folder} cannot be written ({error.strerror or error}); mend that, or give another folder with "
+            "--output DIR."
         ) from None
     return complete
 
 
 def _write(
-    network: IsometricNet, genome: Genome, input_side: int, examples: Tensor, folder: Path
+    network: IsometricNet,
+    genome: Genome,
+    input_side: int,
+    examples: Tensor,
+    manifest: dict[str, Any],
+    folder: Path,
 ) -> tuple[Exported, ...]:
     description = {
         "genome": str(genome),
         "network": network_arguments(genome, input_side, network.num_classes),
     }
     (folder / "genome.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    config = timm_config(genome, input_side, manifest)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / "model.py").write_text(standalone_source(), encoding="utf-8")
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     (folder / "model.safetensors").write_bytes(save(tensors))
@@ -98,7 +107,10 @@ def _write(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(network, (examples,), dynamic_shapes={"x": {0: batch}})
-        torch.export.save(program, folder / "model.pt2")
+        # Through memory: PyTorch's own writer aborts the process where the disk is full.
+        content = io.BytesIO()
+        torch.export.save(program, content)
+        (folder / "model.pt2").write_bytes(content.getbuffer())
         loaded = torch.export.load(folder / "model.pt2").module()
     with torch.no_grad():
         wanted = network(examples)
@@ -109,6 +121,32 @@ def _write(
         _exported(folder / "model.py", standalone_error),
         _exported(folder / "model.pt2", program_error),
     )
+
+
+_CROP_MODES = {"crop": "center", "letterbox": "border", "stretch": "squash"}
+
+
+def timm_config(genome: Genome, input_side: int, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The `config.json` with which `timm.create_model("local-dir:FOLDER", pretrained=True)` works."""
+    preprocessing = manifest["preprocessing"]
+    return {
+        "architecture": "isonet",
+        "num_classes": manifest["classes"],
+        "label_names": manifest["class_names"],
+        "model_args": {"genome": str(genome), "img_size": input_side},
+        "pretrained_cfg": {
+            "input_size": [3, input_side, input_side],
+            "fixed_input_size": True,
+            "interpolation": preprocessing["filter"],
+            "crop_pct": 1.0,
+            "crop_mode": _CROP_MODES[preprocessing.get("fit", "stretch")],
+            "mean": preprocessing["mean"],
+            "std": preprocessing["std"],
+            "num_classes": manifest["classes"],
+            "first_conv": "stem.conv.conv",
+            "classifier": "classifier",
+        },
+    }
 
 
 def standalone_source() -> str:

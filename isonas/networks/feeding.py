@@ -1,6 +1,6 @@
 """The ways to feed images of one side to MobileNetV3, as values with a text form.
 
-Source: Fig. 1 and Fig. 2 of the paper; `dilated` is its Table 3.
+Source: Fig. 1 and Fig. 2 of the paper (section 5); `dilated` is its Table 3 (section 7.2).
 """
 
 from __future__ import annotations

@@ -190,10 +190,15 @@ class ConvNorm(nn.Module):
 
 
 def initialise(module: nn.Module) -> None:
-    """Kaiming-normal convolutions (by fan-out), small normal linear layers, zero biases."""
+    """Normal convolutions of standard deviation √(2 / (q² · outputs / groups)), small normal linear layers,
+    zero biases.
+
+    That is Kaiming's by fan-out, of which a depthwise kernel has q² (PyTorch's own ignores groups).
+    """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            fan_out = layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels // layer.groups
+            nn.init.normal_(layer.weight, std=(2 / fan_out) ** 0.5)
         elif isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=0.01)
         if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:

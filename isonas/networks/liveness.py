@@ -103,6 +103,11 @@ def peak_activations(graph: Graph, model: MemoryModel, *, with_input: bool = Tru
     return peak
 
 
+def operators(graph: Graph) -> int:
+    """Operators of the TensorFlow Lite graph: batch norm and ReLU are fused, all else counts."""
+    return sum(step.kind != "relu" for step in graph.steps)
+
+
 _FUSED = (MemoryModel.PAPER, MemoryModel.FUSED, MemoryModel.INPLACE)
 
 

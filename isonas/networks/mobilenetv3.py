@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from isonas.networks.feeding import Feeding, Way
-from isonas.networks.isometric import Pool, SqueezeExcite
+from isonas.networks.isometric import Pool, SqueezeExcite, initialise
 from isonas.networks.mobilenetv3_plan import (
     BASE_SIDE,
     FEATURES,
@@ -50,7 +49,7 @@ class MobileNetV3(nn.Module):
         self.features = nn.Linear(plan.head.outputs, FEATURES)
         self.features_act = nn.Hardswish()
         self.classifier = nn.Linear(FEATURES, plan.classes)
-        _initialise(self)
+        initialise(self)
 
     def feed(self, x: Tensor) -> Tensor:
         """Images to what the first convolution reads, (N, 3, grid_side, grid_side)."""
@@ -129,16 +128,3 @@ def zero_filled(x: Tensor, factor: int) -> Tensor:
     count, channels, height, width = x.shape
     spread = functional.pad(x[:, :, :, None, :, None], (0, factor - 1, 0, 0, 0, factor - 1))
     return spread.reshape(count, channels, factor * height, factor * width)
-
-
-@torch.no_grad()
-def _initialise(network: MobileNetV3) -> None:
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d):
-            # By fan-out per group: a depthwise kernel feeds one channel, not all of them.
-            spread = layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels // layer.groups
-            nn.init.normal_(layer.weight, std=(2 / spread) ** 0.5)
-        elif isinstance(layer, nn.Linear):
-            nn.init.normal_(layer.weight, std=0.01)
-        if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
-            nn.init.zeros_(layer.bias)

@@ -1,7 +1,7 @@
 """Parallel isometric networks: one isometric network run on p² parts of an image, and averaged.
 
-Source: Fig. 10 of the paper. Space-to-batch(p) hands every p-th row and column to a sub-network of its
-own; the sub-networks have the same weights. With the stem's block k,
+Source: Fig. 10 of the paper (section 7.5). Space-to-batch(p) hands every p-th row and column to a
+sub-network of its own; the sub-networks have the same weights. With the stem's block k,
 
 - `naive` is space-to-batch, then space-to-depth: a part is every p-th pixel, a coarse whole image;
 - `swapped` is space-to-depth, then space-to-batch: a part is every p-th k×k block of pixels, each as

@@ -2,7 +2,8 @@
 
 SE and the final pooling, through which every unit depends on the whole image, are left out, and so are
 1×1 convolutions. Sizes are in pixels of what the first convolution (or pooling) reads: the enlarged
-image where a network upsamples or spreads its input. Source: Fig. 8 of the paper.
+image where a network upsamples or spreads its input. Source: Fig. 8 of the paper (sections
+6.1 and 7.2).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """One block's convolutions used in every layer, each use with batch norms of its own.
 
-Source: the paper's weight sharing across layers. A genome's `shared` uses one block, batch norm
-included; here only weights are shared, so the uses may differ in scale, offset and statistics.
+Source: section 8 of the paper, by which layers can potentially share weights. A genome's `shared` uses one
+block, batch norm included; here only weights are shared, so the uses may differ in scale, offset and
+statistics.
 """
 
 from __future__ import annotations

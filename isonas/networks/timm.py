@@ -1,11 +1,13 @@
 """`import isonas.networks.timm` registers the isometric network with timm as "isonet".
 
 timm.create_model("isonet", genome="isonet_l16_c64_r14_e6_se4_s2d", img_size=224, num_classes=1000)
+timm.create_model("local-dir:EXPORT", pretrained=True)   # the folder that isonas export writes
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -63,13 +65,57 @@ class TimmIsometricNet(IsometricNet):
         self.genome = str(parsed)
 
 
+_TAKEN = {"num_classes", "in_chans"}
+_OF_TIMM = {"pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "pretrained_strict",
+            "pretrained_filter_fn", "cache_dir"}  # fmt: skip
+
+
+def _refuse_unknown(arguments: dict[str, Any]) -> None:
+    """Drop what asks for nothing; raise ValueError for arguments that an isometric network has no use for."""
+    if arguments.get("features_only"):
+        raise ValueError(
+            "features_only is for networks whose resolution falls stage by stage; an isometric network has "
+            "one resolution: call model.forward_features(images), (N, head width, r, r)"
+        )
+    for name, nothing in (("features_only", False), ("pruned", False), ("global_pool", "avg"),
+                          ("drop_rate", 0.0), ("drop_path_rate", 0.0)):  # fmt: skip
+        if name in arguments and arguments[name] == nothing:
+            del arguments[name]
+    if unknown := sorted(arguments.keys() - _TAKEN - _OF_TIMM):
+        raise ValueError(
+            f"isonet has no {', '.join(unknown)}; it takes genome, img_size, num_classes and in_chans 3"
+        )
+
+
+def _side(img_size: int | Sequence[int]) -> int:
+    if isinstance(img_size, int):
+        return img_size
+    if len(set(img_size)) != 1:
+        raise ValueError(f"img_size is {tuple(img_size)}; isometric networks here read squares")
+    return int(img_size[0])
+
+
 @_models.register_model  # type: ignore[untyped-decorator]
 def isonet(
-    pretrained: bool = False, genome: str | Genome = PAPER_GENOME, img_size: int = 224, **kwargs: Any
+    pretrained: bool = False,
+    genome: str | Genome = PAPER_GENOME,
+    img_size: int | Sequence[int] = 224,
+    **kwargs: Any,
 ) -> TimmIsometricNet:
-    """The isometric network of a genome; `pretrained` weights come from a `local-dir:` or hub folder."""
+    """The isometric network of a genome; `pretrained` weights come from a `local-dir:` or hub folder.
+
+    Raises ValueError for what timm passes to other networks and this one has not.
+    """
+    side = _side(img_size)
+    _refuse_unknown(kwargs)
+    given = kwargs.get("pretrained_cfg")
+    if pretrained and isinstance(given, dict) and given.get("input_size", (3, side, side))[-1] != side:
+        raise ValueError(
+            f"img_size is {side}, and the weights are for {given['input_size'][-1]} pixels; leave img_size "
+            f"out, or export with --input {side}"
+        )
     config = {
-        "input_size": (3, img_size, img_size),
+        "input_size": (3, side, side),
         "fixed_input_size": True,
         "mean": MEAN,
         "std": STD,
@@ -80,7 +126,7 @@ def isonet(
     if not kwargs.get("pretrained_cfg"):
         kwargs["pretrained_cfg"] = config
     model = _models.build_model_with_cfg(
-        TimmIsometricNet, "isonet", pretrained, genome=genome, img_size=img_size, **kwargs
+        TimmIsometricNet, "isonet", pretrained, genome=genome, img_size=side, **kwargs
     )
     assert isinstance(model, TimmIsometricNet)
     return model

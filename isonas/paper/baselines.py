@@ -13,7 +13,7 @@ from isonas.cost import Deployment
 from isonas.errors import GenomeError, UsageError
 from isonas.genome import Genome, parse_genome, stem_block
 from isonas.hardware import Budget, costs
-from isonas.networks.liveness import peak_activations, trace
+from isonas.networks.liveness import operators, peak_activations, trace
 from isonas.networks.mobilenetv3 import MobileNetV3, build_mobilenetv3
 from isonas.paper.counts import count_madds
 from isonas.paper.systems import family
@@ -86,24 +86,29 @@ def costed(networks: Sequence[Network], at: Deployment, budget: Budget) -> list[
 
 def _isometric(genome: Genome, at: Deployment, budget: Budget) -> Baseline:
     of = costs(columns_of([genome]), at, budget)
-    found = (of.peak_bytes, of.madds, of.params, of.weight_bytes)
-    return Baseline(str(genome), *(int(one[0]) for one in found))
+    return Baseline(str(genome), **{name: int(values[0]) for name, values in vars(of).items()})
 
 
 def _mobilenetv3(one: MobileNetV3Large, at: Deployment, budget: Budget) -> Baseline:
     network = one.build(at.input, at.classes)
-    weights = biases = 0
+    weights = biases = channels = 0
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
+            channels += layer.weight.shape[0]
             weights += layer.weight.numel()
             biases += layer.bias.numel() if layer.bias is not None else 0
         elif isinstance(layer, nn.BatchNorm2d):
             # Folded into the convolution before it, a batch norm is one bias a channel.
             biases += layer.num_features
+    graph = trace(network, at.input)
+    peak = peak_activations(graph, budget.memory_model) * budget.dtype.size
+    weight = weights * budget.dtype.size + biases * budget.dtype.bias_size
     return Baseline(
         str(one),
-        peak_activations(trace(network, at.input), budget.memory_model) * budget.dtype.size,
-        count_madds(network, at.input),
-        sum(parameter.numel() for parameter in network.parameters()),
-        weights * budget.dtype.size + biases * budget.dtype.bias_size,
+        arena_bytes=peak + budget.arena.bytes(channels, operators(graph)),
+        peak_bytes=peak,
+        madds=count_madds(network, at.input),
+        params=sum(parameter.numel() for parameter in network.parameters()),
+        file_bytes=weight + budget.file.bytes(channels, operators(graph)),
+        weight_bytes=weight,
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from isonas.errors import UsageError
+from isonas.atomic import write_atomically
 from isonas.paper.findings import Interval
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D00")
@@ -25,15 +26,13 @@ class Band:
     points: tuple[tuple[float, Interval], ...]
 
 
-def require_matplotlib() -> None:
-    """Raise UsageError where matplotlib is not there, before anything is trained for a figure."""
+def can_draw() -> bool:
+    """Whether matplotlib is there; only figures need it."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise UsageError(
-            "isonas paper draws with matplotlib, which is not installed; get it with "
-            "pip install 'isonas[plot]'."
-        ) from None
+        return False
+    return True
 
 
 def save(draw: Callable[[Any], None], stem: Path) -> list[Path]:
@@ -48,7 +47,8 @@ def save(draw: Callable[[Any], None], stem: Path) -> list[Path]:
             figure = Figure(figsize=(9, 4.2), layout="constrained", dpi=130)
             draw(figure)
             path = stem.with_name(f"{stem.name}.{form}")
-            figure.savefig(path, metadata={"Date": None} if form == "svg" else {"Software": None})
+            metadata = {"Date": None} if form == "svg" else {"Software": None}
+            write_atomically(path, partial(figure.savefig, format=form, metadata=metadata))
             made.append(path)
     return made
 
@@ -78,13 +78,12 @@ def lines(
     paper: Mapping[str, Sequence[tuple[float, float]]],
     *,
     axis: str,
-    logarithmic: bool = False,
 ) -> None:
-    """Our top-1 to the left with 95% intervals, the paper's to the right, along the same axis."""
+    """Our top-1 to the left with 95% intervals, the paper's to the right, both by a side in pixels."""
     left, right = figure.subplots(1, 2)
     for place, line in enumerate(ours):
         # A little apart, for intervals at the same place would hide each other.
-        apart = 2 ** (0.05 * (place - (len(ours) - 1) / 2)) if logarithmic else 1.0
+        apart = 2 ** (0.05 * (place - (len(ours) - 1) / 2))
         band(left, Band(line.label, tuple((at * apart, found) for at, found in line.points)), place)
     for place, (label, points) in enumerate(paper.items()):
         right.plot(
@@ -102,13 +101,17 @@ def lines(
         (left, sorted({x for line in ours for x, _ in line.points})),
         (right, sorted({x for points in paper.values() for x, _ in points})),
     ):
-        axes.set_xlabel(axis)
         axes.set_ylabel("top-1 (%)")
-        if logarithmic:
-            axes.set_xscale("log", base=2)
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.minorticks_off()
+        sides_axis(axes, ticks, axis)
         axes.legend()
+
+
+def sides_axis(axes: Any, sides: Sequence[float], label: str) -> None:
+    """A logarithmic x axis of sides in pixels, marked at each."""
+    axes.set_xlabel(f"{label}, logarithmic")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sides, [f"{side:g}" for side in sides])
+    axes.minorticks_off()
 
 
 def logarithmic_axis(axes: Any, name: str) -> None:

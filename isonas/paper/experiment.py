@@ -1,4 +1,4 @@
-"""What an experiment of the paper is: networks to train or to count, and how to tell what came of it."""
+"""What an experiment of the paper is: networks to train or to count, and how to report what came of it."""
 
 from __future__ import annotations
 
@@ -77,13 +77,14 @@ class Experiment:
     """One table or figure of the paper.
 
     `cells` gives the networks at a scale and `scales` says how they are trained; both are empty where
-    there is nothing to train. `trainings` is the id of the experiment whose trainings these are, so that
-    a figure and a table of the same numbers share a folder. `report` tells what is known from the
-    trainings there are.
+    there is nothing to train. `report` says what is known from the trainings there are.
     """
 
     id: str
-    trainings: str
     report: Callable[[Results], Report]
     cells: Callable[[str], tuple[Cell, ...]] = lambda scale: ()
     scales: Mapping[str, Scale] = field(default_factory=dict)
+
+    def largest_input(self, scale: str) -> int:
+        """The side in pixels of the largest image that a network is given; images should have as much."""
+        return max(cell.input_side for cell in self.cells(scale))

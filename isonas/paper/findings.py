@@ -68,16 +68,19 @@ class Finding:
         return said + (f"; the paper: {100 * self.paper:+.1f}" if self.paper is not None else "") + "."
 
 
-def rises(claim: str, differences: Sequence[float], paper: float | None = None) -> Finding:
-    """The claim that a difference, one value a seed, is above zero.
+def rises(
+    claim: str, differences: Sequence[float], paper: float | None = None, *, above: float = 0.0
+) -> Finding:
+    """The claim that a difference, one value a seed, is above a level: zero, or a little less for a claim
+    that one thing is not worse than another.
 
     It is shown where the whole interval is, contradicted where the whole interval is below.
     """
     found = interval(differences)
-    if found.low > 0:
+    if found.low > above:
         verdict = Verdict.SHOWN
     else:
-        verdict = Verdict.CONTRADICTED if found.high < 0 else Verdict.NOT_SHOWN
+        verdict = Verdict.CONTRADICTED if found.high < above else Verdict.NOT_SHOWN
     return Finding(claim, verdict, found, paper)
 
 

@@ -27,6 +27,10 @@ class Part:
     scored_on: str
     mirror: bool
 
+    def dataset(self) -> Dataset:
+        """The images to train on as a data set of their own."""
+        return Dataset("", "", self.class_names, self.training, None, self.mirror)
+
     def at(self, side: int) -> tuple[Images, Images]:
         """Both as whole images, area-downsampled to `side` pixels, or as they are where that is more."""
         side = min(side, self.training.side)
@@ -47,7 +51,7 @@ def part_of(data: Dataset, classes: int | None, images: int | None) -> Part:
         rows, scored_rows = np.arange(len(training)), np.arange(len(scored))
     else:
         training, scored, scored_on = data.train, data.train, CARVED
-        rows, scored_rows = split_validation(data.train.labels, _SEED)
+        rows, scored_rows = split_validation(data.train, _SEED)
     rows = _evenly(rows, training.labels, chosen, images, drawn)
     scored_rows = scored_rows[np.isin(scored.labels[scored_rows], chosen)]
     return Part(

@@ -12,10 +12,12 @@ from rich.table import Table
 
 from isonas.atomic import write_atomically
 from isonas.errors import LogError
-from isonas.paper.draw import save
-from isonas.paper.experiment import Experiment, Grid, Report
+from isonas.paper.draw import can_draw, save
+from isonas.paper.experiment import FULL, Experiment, Grid, Report
 from isonas.paper.results import Results, Settings, Training
 from isonas.report.console import console
+from isonas.training.recipe import Recipe
+from isonas.training.recipes import FullRecipe
 
 
 def print_report(experiment: Experiment, results: Results, report: Report) -> None:
@@ -36,8 +38,19 @@ def remarks(experiment: Experiment, results: Results, report: Report) -> list[st
     said = list(report.notes)
     if (settings := results.settings) is not None:
         said += [_measured(settings), experiment.scales[settings.scale].smaller]
-        wanted = results.seeds * len(experiment.cells(settings.scale))
-        trained = [one for one in results.trainings if one.seed < results.seeds]
+        if settings.scale == FULL and isinstance(settings.recipe, Recipe):
+            said.append(
+                "The recipe is one cycle of SGD and no augmentation but mirroring and shifts; the paper's is "
+                "--recipe mobilenetv3."
+            )
+        if (largest := experiment.largest_input(settings.scale)) > settings.image_side:
+            said.append(
+                f"The images have {settings.image_side} pixels a side: inputs above that, up to {largest}, "
+                "are upsampled and say nothing of larger images."
+            )
+        names = {cell.name for cell in experiment.cells(settings.scale)}
+        wanted = results.seeds * len(names)
+        trained = [one for one in results.trainings if one.seed < results.seeds and one.cell in names]
         if failed := [one for one in trained if one.accuracy is None]:
             said.append(f"{len(failed)} trainings failed; the first ({failed[0].cell}): {failed[0].reason}.")
         if weak := [cell.name for cell in experiment.cells(settings.scale) if _at_chance(results, cell.name)]:
@@ -65,10 +78,13 @@ def _one_se(results: Results) -> float:
 
 def _measured(settings: Settings) -> str:
     recipe = settings.recipe
+    optimizer = recipe.optimizer if isinstance(recipe, FullRecipe) else "SGD"
+    averaged = ", the weights a moving average" if isinstance(recipe, FullRecipe) else ""
     return (
-        f"Trained on {settings.images:,} images of {settings.classes} classes, {recipe.epochs} epochs at "
-        f"batch {recipe.batch_size}, {settings.precision} on {settings.device}; scored on "
-        f"{settings.scored_images:,} images ({settings.scored_on}), after the last epoch."
+        f"Trained on {settings.images:,} images of {settings.classes} classes, {recipe.epochs} epochs of "
+        f"{optimizer} at batch {recipe.batch_size}, {settings.precision} on "
+        f"{settings.device}; scored on {settings.scored_images:,} images ({settings.scored_on}), after the "
+        f"last epoch{averaged}."
     )
 
 
@@ -107,17 +123,16 @@ def document(experiment: Experiment, results: Results, report: Report) -> dict[s
 
 
 def write_outcome(folder: Path, experiment: Experiment, results: Results, report: Report) -> list[Path]:
-    """Write `report.json` and the figure into the folder; raises LogError where that is not possible.
+    """Write `report.json`, and the figure where matplotlib is there, into the folder; the paths written.
 
-    An experiment that shares another's trainings adds its id to the names.
+    Raises LogError where that is not possible.
     """
-    ending = "" if experiment.id == experiment.trainings else f"-{experiment.id}"
-    path = folder / f"report{ending}.json"
+    path = folder / "report.json"
     content = json.dumps(document(experiment, results, report), indent=2).encode() + b"\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda stream: stream.write(content))
-        drawn = save(report.draw, folder / f"figure{ending}") if report.draw else []
+        drawn = save(report.draw, folder / "figure") if report.draw and can_draw() else []
     except OSError as error:
         raise LogError(
             f"{folder} cannot be written ({error.strerror}); mend that and give the same command again."

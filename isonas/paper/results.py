@@ -14,12 +14,14 @@ import pyarrow.parquet as pq
 
 from isonas.atomic import write_atomically
 from isonas.cost import MemoryModel
+from isonas.data.preprocessing import Fit
 from isonas.errors import LogError
 from isonas.paper.findings import Finding, Interval, interval, rises
 from isonas.training.recipe import Recipe
+from isonas.training.recipes import FullRecipe
 
 RESULTS = "results.parquet"
-_VERSION = 1
+_VERSION = 2
 _METADATA = b"isonas_paper"
 _ACTIVATIONS = [f"activations_{model}{ending}" for model in MemoryModel for ending in ("", "_without_input")]
 
@@ -37,6 +39,7 @@ SCHEMA = pa.schema(
         ("accuracy_se", pa.float64()),
         ("curve_accuracy", pa.list_(pa.float64())),
         ("curve_loss", pa.list_(pa.float64())),
+        ("micro_batch", pa.int64()),
         ("seconds", pa.float64()),
         ("reason", pa.string()),
     ]
@@ -58,8 +61,9 @@ class Training:
     """One cell trained from one seed.
 
     The curves hold one entry an epoch: top-1 on the scored images and mean training loss. `accuracy_se`
-    is the binomial standard error of the last top-1. Where training failed, `accuracy` is None, `reason`
-    says why.
+    is the binomial standard error of the last top-1. `micro_batch` is the most images that went through the
+    network at a time (None where a file of version 1 does not say). Where training failed, `accuracy` is
+    None, `reason` says why.
     """
 
     cell: str
@@ -74,6 +78,7 @@ class Training:
     curve_loss: tuple[float, ...]
     seconds: float
     reason: str | None = None
+    micro_batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,9 @@ class Settings:
     """What decides the trainings of an experiment; `cells` maps names to networks at their inputs.
 
     `images` and `scored_images` are how many are trained and scored on, `image_side` in pixels the
-    source's own; `scored_on` is "held back" or "carved from training".
+    source's own, to which photographs were fitted by that version of the `decoder`; `scored_on` is "held
+    back" or "carved from training". `micro_batch` is the most images that go through a network at a time,
+    None where that is left to memory and cache.
     """
 
     experiment: str
@@ -93,11 +100,15 @@ class Settings:
     scored_images: int
     scored_on: str
     image_side: int
-    recipe: Recipe
+    recipe: Recipe | FullRecipe
     device: str
     precision: str
     threads: int
+    training_version: int
     cells: dict[str, str]
+    fit: Fit = Fit.STRETCH
+    decoder: int = 0
+    micro_batch: int | None = None
 
     @property
     def classes(self) -> int:
@@ -105,8 +116,8 @@ class Settings:
         return len(self.class_names)
 
 
-MAY_CHANGE = ("data", "threads")
-"""Settings that may be given anew: where the same images lie, and how many threads work."""
+MAY_CHANGE = ("data", "threads", "recipe.description")
+"""Settings that may be given anew: where the same images lie, how many threads work, and words."""
 
 
 @dataclass(frozen=True)
@@ -171,16 +182,20 @@ def read_results(path: Path) -> tuple[Settings, list[Training]] | None:
     if not path.exists():
         return None
     try:
-        table = pq.read_table(path, partitioning=None)
+        with path.open("rb") as stream:
+            table = pq.read_table(stream)
         head = json.loads((table.schema.metadata or {})[_METADATA])
         if head["version"] > _VERSION:
             raise LogError(f"{path} is of version {head['version']}; use the isonas that wrote it.")
         plain = head["settings"]
         settings = Settings(
             **{
+                # What a file means that does not say.
+                "training_version": 1,
                 **plain,
-                "recipe": Recipe(**plain["recipe"]),
+                "recipe": (FullRecipe if "optimizer" in plain["recipe"] else Recipe)(**plain["recipe"]),
                 "class_names": tuple(plain["class_names"]),
+                "fit": Fit(plain.get("fit", Fit.STRETCH)),
             }
         )
         return settings, [_training(row) for row in table.to_pylist()]
@@ -203,7 +218,7 @@ def changed(recorded: Settings, given: Settings) -> list[str]:
     return [
         key
         for key in sorted(old.keys() | new.keys())
-        if key not in MAY_CHANGE and key not in cells and old[key] != new[key]
+        if key not in MAY_CHANGE and key not in cells and old.get(key) != new.get(key)
     ]
 
 

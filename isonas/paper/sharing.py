@@ -5,8 +5,8 @@
 All blocks of an isometric network have the same shapes, so one block's weights can be used throughout,
 with batch norms apart for each use or shared too. Beside them stands a network of one block, which has as
 few params without running them l times. To expect: sharing costs some accuracy, norms apart win some of
-it back, and running shared weights l times is worth more than running them once. The paper asks the
-question and gives no figure. The small scale (l = 8, m = 1/4, r = 14) takes about 25 minutes for three
+it back, and running shared weights l times is worth more than running them once. The paper names
+the possibility and gives no figure. The small scale (l = 8, m = 1/4, r = 14) takes about 25 minutes for three
 seeds on one core.
 """
 
@@ -74,16 +74,12 @@ def report(results: Results) -> Report:
 
 EXPERIMENT = Experiment(
     id="sharing",
-    trainings="sharing",
     report=report,
     cells=cells,
     scales=scales(
         classes=20,
         images=4000,
         epochs=8,
-        smaller=(
-            "Smaller than ImageNet's setting in depth (l = 8 for 16), width (m = 1/4 for 1), input (56 "
-            "pixels for 224), images (4,000 of 20 classes) and training (8 epochs)."
-        ),
+        smaller="depth (l = 8 for 16), width (m = 1/4 for 1) and input (56 pixels for 224)",
     ),
 )

@@ -23,10 +23,14 @@ BASE_CHANNELS = 64
 """Bottleneck width c of the isometric networks at width multiplier m = 1."""
 
 NOTES = {
-    "table3": "The accuracy lost at input 112 is 8 points in the text and 12 in Table 3.",
-    "fig9": "Section 7.3 speaks of inputs + outputs of a layer, but its figures are elements of the "
-    "largest single tensor, without the image: 75,264, 301,056 and 802,816, where inputs + outputs "
-    "are 81,536, 326,144 and 1,003,520.",
+    "fig2": "The paper contradicts itself on input 112 upsampled: about 1.5% below the base, which is 73.3 "
+    "for 75.1 (section 5), and about 1% (section 7.1); and on space-to-depth of 32: nearly 50% where plain "
+    "at input 56 has 75.1 less nearly 25 (section 5), and above that (section 6).",
+    "table3": "What input 112 loses is nearly 8 points in section 5 and 12 in Table 3 (75.15 and 63).",
+    "fig9": "Section 3 says that isometric networks need less than 20% of MobileNet's memory at the same "
+    "accuracy; section 7.3's figures, 300K of nearly 800K at 75%, are 38%. Section 7.3 speaks of inputs + "
+    "outputs of a layer, but its figures are elements of the largest single tensor, without the image: "
+    "75,264, 301,056 and 802,816, where inputs + outputs are 81,536, 326,144 and 1,003,520.",
 }
 """Where the paper contradicts itself, by the id of the table or figure."""
 
@@ -128,19 +132,44 @@ def table1(factor: int = 2) -> tuple[Scaling, ...]:
     )
 
 
+@dataclass(frozen=True)
+class Aligned:
+    """Channels and layers of a network's two halvings at one resolution; (0, 0) where one has no block."""
+
+    resolution: int
+    half_width: tuple[int, int]
+    half_resolution: tuple[int, int]
+
+
+def equation1(resolution: int, channels: int, layers: Sequence[int]) -> tuple[Aligned, ...]:
+    """Eq. 1: a network at half its width and at half its resolution, aligned by resolution.
+
+    Block i (from 0) of the network has `layers[i]` layers of `channels`·2^i channels at `resolution`/2^i.
+    """
+    narrow = {resolution >> i: (channels * 2**i // 2, count) for i, count in enumerate(layers)}
+    coarse = {resolution >> i + 1: (channels * 2**i, count) for i, count in enumerate(layers)}
+    sides = [resolution >> i for i in range(len(layers) + 1)]
+    return tuple(Aligned(side, narrow.get(side, (0, 0)), coarse.get(side, (0, 0))) for side in sides)
+
+
 def table2() -> tuple[System, ...]:
-    """The isometric family at input 224: depth 8, 16, 32, r 7 to 56, m 0.5, 1, 2."""
+    """The isometric family at input 224: l = 8, 16, 32 and r = 7, 14, 28 (Table 2), r = 56 (section 7.1),
+    m = 0.5, 1, 2 (Fig. 9)."""
     return tuple(isometric(family(*point)) for point in product((8, 16, 32), (7, 14, 28, 56), (0.5, 1, 2)))
 
 
-def fig2(inputs: Sequence[int] = (28, 56, 112, 224)) -> tuple[System, ...]:
-    """MobileNetV3 fed in the ways of Fig. 1 from each input, and space-to-depth(k) at 224.
+FIG2_INPUTS = (112, 56, 28, 14)
+"""Section 5's smaller inputs in pixels."""
+FIG2_ABOVE = (320, 448)
+"""Inputs of Fig. 2b in pixels; the points are ours."""
 
-    The inputs are ours: those that every way can be fed from.
-    """
+
+def fig2() -> tuple[System, ...]:
+    """MobileNetV3 fed in the ways of Fig. 1 from each input, space-to-depth(k) at 224, and larger images."""
     ways = (Way.PLAIN, Way.UPSAMPLE, Way.ZEROS, Way.SKIP)
-    fed = [mobilenetv3(1, Feeding(way), side) for way, side in product(ways, inputs)]
-    return (*fed, *(mobilenetv3(1, Feeding(Way.S2D, k)) for k in BLOCKS))
+    fed = [mobilenetv3(1, Feeding(way), side) for way, side in product(ways, (BASE_SIDE, *FIG2_INPUTS))]
+    larger = (mobilenetv3(1, None, side) for side in FIG2_ABOVE)
+    return (*fed, *(mobilenetv3(1, Feeding(Way.S2D, k)) for k in BLOCKS), *larger)
 
 
 def fig3() -> tuple[System, ...]:
@@ -156,10 +185,17 @@ def fig3() -> tuple[System, ...]:
     )
 
 
+TABLE3_TOP1 = (75.6, 75.15, 63.0)
+"""Top-1 in percent: dilated at 224, plain at 224, plain at 112."""
+
+
 def table3() -> tuple[System, ...]:
-    """MobileNetV3 as it is and dilated (rate 2, stride-2 layers 5×5), at inputs 224 and 112."""
-    ways = (Feeding(), Feeding(Way.DILATED))
-    return tuple(mobilenetv3(1, feeding, side) for feeding, side in product(ways, (224, 112)))
+    """MobileNetV3 dilated (rate 2, stride-2 layers 5×5) and as it is, at 224, and as it is at 112."""
+    columns = ((Way.DILATED, BASE_SIDE), (Way.PLAIN, BASE_SIDE), (Way.PLAIN, BASE_SIDE // 2))
+    return tuple(
+        mobilenetv3(1, Feeding(way), side, top1_percent=f"{top1:g}")
+        for (way, side), top1 in zip(columns, TABLE3_TOP1, strict=True)
+    )
 
 
 TABLE4_INPUTS = (14, 28, 56, 224)
@@ -172,7 +208,7 @@ TABLE4_TOP1 = {
 
 
 def table4() -> tuple[System, ...]:
-    """Input against internal resolution (also Fig. 7), l = 32, m = 2, with the paper's top-1.
+    """Input against internal resolution (section 7.1), l = 32, m = 2, with the paper's top-1.
 
     Where the input is below r it is upsampled.
     """
@@ -191,10 +227,27 @@ _SECTION_73 = {
 }
 
 
+def fig7() -> tuple[System, ...]:
+    """One network by input (7a) and one input by internal resolution (7b), l = 16, m = 1.
+
+    Depth, width and all inputs but 224 are ours: section 7.4 has less than 5M params at r = 56, and the
+    caption a baseline on both graphs whose blocks of pixels are 16×16.
+    """
+    return (
+        *(isometric(family(16, 14, 1), side) for side in FIG7_INPUTS),
+        *(isometric(family(16, resolution, 1)) for resolution in FIG7_RESOLUTIONS if resolution != 14),
+    )
+
+
+FIG7_INPUTS = (56, 112, 224, 448)
+FIG7_RESOLUTIONS = (7, 14, 28, 56)
+
+
 def fig9() -> tuple[System, ...]:
     """Accuracy against activations, size and MAdds: Table 2's networks, MobileNetV3 beside.
 
-    The widths of MobileNetV3 are ours. Activations are 7.3's, given there for m = 2 and MobileNetV3.
+    The widths of MobileNetV3 are ours. Activations are section 7.3's: of the best 7×7 and 14×14
+    models, m = 2 by their counts, and of MobileNetV3.
     """
     systems = (*table2(), *(mobilenetv3(width) for width in (0.35, 0.5, 0.75, 1, 1.25)))
     return tuple(
@@ -205,12 +258,12 @@ def fig9() -> tuple[System, ...]:
     )
 
 
-def fig10(genome: Genome | None = None, parts: int = 2) -> tuple[System, ...]:
+def fig10(genome: Genome | None = None, parts: int = 4) -> tuple[System, ...]:
     """One network, then parts² parallel ones with averaged features and with averaged logits, at 224.
 
-    Naive and swapped cost the same. Activations are of one sub-network at a time. The network (default
-    l = 16, r = 28, m = 1) and the number of parts are ours. Raises GenomeError where `parts` does not
-    divide the internal resolution.
+    Naive and swapped cost the same. Activations are of one sub-network at a time. The paper has 16
+    replicas, 4×4 parts (section 7.5); the network (default l = 16, r = 28, m = 1) is ours. Raises
+    GenomeError where `parts` does not divide the internal resolution.
     """
     whole = genome or family(16, 28, 1)
     check_parts(whole, BASE_SIDE, parts)

@@ -2,7 +2,8 @@
 
     isonas paper table2
 
-Nothing is trained. To expect: along r at fixed l and m the params hardly change (the stem alone does)
+Nothing is trained. Table 2 (section 6) has l = 8, 16, 32 and r = 7, 14, 28; r = 56 is of section 7.1, and
+m = 0.5, 1, 2 of Fig. 9. To expect: along r at fixed l and m the params hardly change (the stem alone does)
 and the MAdds grow by four with every doubling; activations depend on r and m alone. It takes seconds.
 """
 
@@ -46,4 +47,4 @@ def _draw(figure: Any) -> None:
     figure.suptitle("Isometric networks at 224 pixels, each line l = 8, 16, 32 (tensors but the image)")
 
 
-EXPERIMENT = Experiment(id="table2", trainings="table2", report=report)
+EXPERIMENT = Experiment(id="table2", report=report)

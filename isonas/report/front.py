@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from isonas.cost import Deployment
 from isonas.errors import RunError
-from isonas.hardware import format_bytes
+from isonas.hardware import Budget, costs, format_bytes
 from isonas.objectives import Reference, front_of
-from isonas.search.inputs import Inputs, read_run
+from isonas.search.inputs import Inputs, incomparable, read_run
 from isonas.search.log import COMPLETE, RUNNING, Trial, read_trials
+from isonas.space import columns_of
 
-COLUMNS = ("genome", "error", "error_se", "peak_bytes", "madds", "params", "weight_bytes", "trial")
+AT_CHANCE = "! "
+"""The mark of an error that is no result."""
+
+COLUMNS = (
+    "genome", "error", "error_se", "trainings", "balanced_error", "balanced_error_se", "arena_bytes",
+    "peak_bytes", "madds", "params", "file_bytes", "weight_bytes", "trial",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,15 +38,23 @@ class Member:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A network beside a front, its costs under a run's convention, and its error if it was trained."""
+    """A network beside a front, its costs under a run's convention, and its error if it was trained.
+
+    `peak_rate` is the learning rate, at batch size 32, that was best of those tried; None for the run's own.
+    """
 
     network: str
+    arena_bytes: int
     peak_bytes: int
     madds: int
     params: int
+    file_bytes: int
     weight_bytes: int
     error: float | None = None
     error_se: float | None = None
+    balanced_error: float | None = None
+    balanced_error_se: float | None = None
+    peak_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +62,9 @@ class Front:
     """The non-dominated complete trials of runs, lowest error first, and their hypervolume.
 
     `several` tells that more than one run was asked for: then every row names its run. `ended` counts
-    the trials of all runs that ended, `wanted` those they were last asked for.
+    the trials of all runs that ended, `wanted` those they were last asked for, `at_chance` the complete
+    ones that did not get going, `repeats` the trainings that front members were last to have. `mixed`
+    names the inputs of the trainings in which runs differ.
     """
 
     inputs: Inputs
@@ -57,35 +75,42 @@ class Front:
     unreadable: tuple[str, ...]
     ended: int
     wanted: int
+    at_chance: int
+    repeats: int = 1
+    mixed: tuple[str, ...] = ()
 
 
-def read_front(runs: Sequence[Path]) -> Front:
+def read_front(runs: Sequence[Path], *, mixed: bool = False) -> Front:
     """The common front of runs, in the first one's reference box.
 
-    Raises RunError where a folder is no run, or where runs are not comparable.
+    Raises RunError where a folder is no run, where runs have no common front, or, unless `mixed`, where
+    their genomes were not trained alike.
     """
     distinct = list({run.resolve(): run for run in runs}.values())
     inputs, reference, _ = read_run(distinct[0])
     members: list[Member] = []
     unreadable: list[str] = []
     ended = wanted = 0
+    differing: list[str] = []
     for run in distinct:
         other = inputs if run == distinct[0] else read_run(run)[0]
-        for key in ("objectives", "input", "classes", "data_fingerprint"):
-            if getattr(other, key) != getattr(inputs, key):
-                raise RunError(
-                    f"{run} and {distinct[0]} differ in {key}, so they have no common front; ask for each."
-                )
-        for key in ("memory_model", "dtype"):
-            if getattr(other.budget, key) != getattr(inputs.budget, key):
-                raise RunError(
-                    f"{run} and {distinct[0]} differ in {key}, so they have no common front; ask for each."
-                )
+        of_costs, of_errors = incomparable(inputs, other)
+        if of_costs:
+            raise RunError(
+                f"{run} and {distinct[0]} differ in {', '.join(of_costs)}, so they have no common front; ask "
+                "for each."
+            )
+        if of_errors and not mixed:
+            raise RunError(
+                f"{run} and {distinct[0]} differ in {', '.join(of_errors)}, so their errors are not of like "
+                "trainings; ask for each, or give --mixed to see them side by side all the same."
+            )
+        differing += of_errors
         trials, torn = read_trials(run)
         unreadable += torn
         ended += sum(trial.state != RUNNING for trial in trials)
         wanted += other.trials
-        members += [Member(run, trial) for trial in trials if trial.state == COMPLETE]
+        members += [Member(run, _costed(trial, other)) for trial in trials if trial.state == COMPLETE]
     by_trial = {id(member.trial): member for member in members}
     on_front = front_of([member.trial for member in members], reference.objectives)
     return Front(
@@ -97,6 +122,9 @@ def read_front(runs: Sequence[Path]) -> Front:
         tuple(unreadable),
         ended,
         wanted,
+        sum(member.trial.is_at_chance for member in members),
+        inputs.repeats,
+        tuple(dict.fromkeys(differing)),
     )
 
 
@@ -107,9 +135,12 @@ def front_document(front: Front) -> dict[str, Any]:
         "reference": dict(zip(front.reference.objectives, front.reference.point, strict=True)),
         "ideal": dict(zip(front.reference.objectives, front.reference.ideal, strict=True)),
         "hypervolume": front.hypervolume,
+        "board": front.inputs.budget.board,
         "memory_model": str(front.inputs.budget.memory_model),
         "dtype": str(front.inputs.budget.dtype),
-        "front": [_row(front, member) for member in front.members],
+        **({"mixed": list(front.mixed)} if front.several else {}),
+        "at_chance": front.at_chance,
+        "front": [{**_row(front, member), "learned": member.trial.learned} for member in front.members],
     }
 
 
@@ -121,35 +152,29 @@ def front_csv(front: Front, baselines: Sequence[Baseline] = ()) -> str:
     writer.writeheader()
     writer.writerows(_row(front, member) for member in front.members)
     for baseline in baselines:
-        known = {name: getattr(baseline, name) for name in COLUMNS if name not in ("genome", "trial")}
+        known = {
+            name: getattr(baseline, name) for name in COLUMNS if name not in ("genome", "trainings", "trial")
+        }
         writer.writerow({"genome": baseline.network, **known})
     return text.getvalue()
 
 
 def front_table(front: Front) -> Table:
-    """The front for people; the memory model and dtype stand in the column's title."""
-    budget = front.inputs.budget
+    """The front for people, the error that is minimised first."""
+    errors = _errors(front)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in (
-        "genome",
-        "error",
-        "± se",
-        f"peak ({budget.memory_model}, {budget.dtype})",
-        "MAdds",
-    ):
-        table.add_column(title, justify="left" if title == "genome" else "right", no_wrap=True)
-    for title in ("params", "weights", "trial", *(["run"] if front.several else [])):
+    table.add_column("genome", no_wrap=True)
+    run = ["run"] if front.several else []
+    titles = (*_error_titles(errors), "trainings", *_cost_titles(front), "trial", *run)
+    for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
     for member in front.members:
         trial = member.trial
         table.add_row(
             str(trial.genome),
-            f"{trial.error:.3f}",
-            f"{trial.error_se:.3f}",
-            format_bytes(trial.peak_bytes),
-            format_count(trial.madds),
-            format_count(trial.params),
-            format_bytes(trial.weight_bytes),
+            *_error_cells(trial, errors),
+            str(trial.trainings),
+            *_cost_cells(trial),
             str(trial.number),
             *([str(member.run)] if front.several else []),
         )
@@ -158,29 +183,58 @@ def front_table(front: Front) -> Table:
 
 def baseline_table(name: str, baselines: Sequence[Baseline], front: Front) -> Table:
     """Baselines for people, in the columns of the front's table that they have."""
-    budget = front.inputs.budget
     trained = any(baseline.error is not None for baseline in baselines)
+    errors = _errors(front) if trained else ()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in (
-        name if trained else f"{name} (not trained)",
-        *(("error", "± se") if trained else ()),
-        f"peak ({budget.memory_model}, {budget.dtype})",
-        "MAdds",
-        "params",
-        "weights",
-    ):
-        table.add_column(title, justify="right" if table.columns else "left", no_wrap=True)
+    table.add_column(name if trained else f"{name} (not trained)", no_wrap=True)
+    for title in (*_error_titles(errors), *_cost_titles(front)):
+        table.add_column(title, justify="right", no_wrap=True)
     for baseline in baselines:
-        errors = [f"{one:.3f}" if one is not None else "–" for one in (baseline.error, baseline.error_se)]
-        table.add_row(
-            baseline.network,
-            *(errors if trained else ()),
-            format_bytes(baseline.peak_bytes),
-            format_count(baseline.madds),
-            format_count(baseline.params),
-            format_bytes(baseline.weight_bytes),
-        )
+        table.add_row(baseline.network, *_error_cells(baseline, errors), *_cost_cells(baseline))
     return table
+
+
+def memory_titles(budget: Budget) -> tuple[str, str]:
+    """What `arena_bytes` and `file_bytes` are called in a table, with their convention."""
+    return f"memory ({budget.memory_model} arena, {budget.dtype})", f"file ({budget.dtype})"
+
+
+def _errors(front: Front) -> tuple[str, ...]:
+    """The kinds of error that are shown: the one that is minimised, and top-1's in any case."""
+    return tuple(dict.fromkeys((front.reference.error, "error")))
+
+
+def _error_titles(errors: Sequence[str]) -> Iterator[str]:
+    for name in errors:
+        yield from (name.replace("_", " "), "± se")
+
+
+def _error_cells(one: Trial | Baseline, errors: Sequence[str]) -> Iterator[str]:
+    for name in errors:
+        for value in (getattr(one, name), getattr(one, f"{name}_se")):
+            yield f"{value:.3f}" if value is not None else "–"
+
+
+def _cost_titles(front: Front) -> tuple[str, ...]:
+    memory, file = memory_titles(front.inputs.budget)
+    return memory, "MAdds", "params", file
+
+
+def _cost_cells(one: Trial | Baseline) -> tuple[str, ...]:
+    return (
+        format_bytes(one.peak_bytes if one.arena_bytes is None else one.arena_bytes),
+        format_count(one.madds),
+        format_count(one.params),
+        format_bytes(one.weight_bytes if one.file_bytes is None else one.file_bytes),
+    )
+
+
+def _costed(trial: Trial, inputs: Inputs) -> Trial:
+    """A trial with its arena and file, which logs before version 4 do not hold."""
+    if trial.arena_bytes is not None:
+        return trial
+    of = costs(columns_of([trial.genome]), Deployment(inputs.input, inputs.classes), inputs.budget)
+    return replace(trial, arena_bytes=int(of.arena_bytes[0]), file_bytes=int(of.file_bytes[0]))
 
 
 def format_count(count: int) -> str:

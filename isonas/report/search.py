@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from isonas.hardware import format_bytes
 from isonas.objectives import front_of
 from isonas.report.console import console
-from isonas.report.front import Baseline, Front, baseline_table, format_count, front_table
+from isonas.report.front import AT_CHANCE, Baseline, Front, baseline_table, format_count, front_table
 from isonas.search.log import COMPLETE, FAILED, STOPPED, Trial
 from isonas.search.study import Study
 
@@ -41,15 +42,26 @@ def follow(study: Study, done: Iterable[Trial], ending: Iterable[Trial], total: 
     return len(trials)
 
 
-def follow_repeats(again: Iterable[Trial]) -> None:
-    """Draw a line on the standard error for each front member that is trained again."""
-    lines = console(stderr=True)
-    for trial in again:
-        trainings = 1 + len(trial.repeat_errors)
+def follow_repeats(study: Study, again: Iterable[tuple[Trial, str | None]]) -> list[str]:
+    """Draw a line on the standard error for each front member that is trained again; returns the reasons
+    of those trainings that failed."""
+    lines, name = console(stderr=True), study.reference.error
+    reasons = []
+    for trial, reason in again:
+        if reason is not None:
+            reasons.append(reason)
+            lines.print(f"trial {trial.number} again: {trial.genome} failed: {reason}")
+            continue
+        again_error = (trial.repeat_errors if name == "error" else trial.repeat_balanced_errors)[-1]
         lines.print(
-            f"trial {trial.number} again: {trial.genome} error {trial.repeat_errors[-1]:.3f}, "
-            f"{trial.error:.3f} ± {trial.error_se:.3f} over {trainings} trainings"
+            f"trial {trial.number} again: {trial.genome} {name.replace('_', ' ')} {again_error:.3f}, "
+            f"{_shown(trial, name)} over {trial.trainings} trainings"
         )
+    return reasons
+
+
+def _shown(trial: Trial, error: str) -> str:
+    return f"{getattr(trial, error):.3f} ± {getattr(trial, f'{error}_se'):.3f}"
 
 
 def _duration(seconds: float) -> str:
@@ -67,9 +79,26 @@ def print_front(front: Front) -> None:
     out.print(f"\n{len(front.members)} on the front; hypervolume {front.hypervolume:.4f} of ({axes}).")
     if front.ended < front.wanted:
         out.print(f"{front.ended} of {front.wanted} trials have ended.")
-    chance = front.reference.point[front.reference.objectives.index("error")]
-    if (front.members[0].trial.error or 0.0) >= chance:
-        out.print(f"None is better than a guess (error {chance:.3f}): train longer, with more --epochs.")
+    if front.at_chance:
+        out.print(
+            f"{front.at_chance} of {front.ended} trials did not get going: neither training loss nor "
+            f"error is below chance. Samplers take them for failures; {AT_CHANCE.strip()} marks those on the "
+            "front. Train longer (--epochs), or in smaller batches (--batch-size)."
+        )
+    fewer = sum(member.trial.trainings < front.repeats for member in front.members)
+    if fewer:
+        out.print(
+            f"{fewer} of {len(front.members)} errors average fewer trainings than --repeats "
+            f"{front.repeats} asked for."
+        )
+    if front.mixed:
+        out.print(f"The runs differ in {', '.join(front.mixed)}: their errors are not of like trainings.")
+    name, chance = front.reference.error, front.reference.chance
+    if getattr(front.members[0].trial, name) >= chance:
+        out.print(
+            f"None is better than chance ({name.replace('_', ' ')} {chance:.3f}, that of always giving the "
+            "same answer): train longer, with more --epochs."
+        )
 
 
 def print_baselines(name: str, baselines: Sequence[Baseline], front: Front) -> None:
@@ -83,13 +112,13 @@ def print_next(run: Path, front: Front) -> None:
     """The commands to type after a search."""
     if not front.members:
         return
-    best = front.members[0].trial
+    best, folder = front.members[0].trial, shlex.quote(str(run))
     console(stderr=True).print(
         f"\nNext:\n"
-        f"  isonas export {run} --select best     the network of trial {best.number} as files\n"
-        f"  isonas retrain {run} --select best    train it in full\n"
-        f"  isonas front {run} --json             the front for programs\n"
-        f"  isonas resume {run} --trials N        search on, to N trials in all"
+        f"  isonas export {folder} --select best     the network of trial {best.number} as files\n"
+        f"  isonas retrain {folder} --select best    train it in full\n"
+        f"  isonas front {folder} --json             the front for programs\n"
+        f"  isonas resume {folder} --trials N        search on, to N trials in all"
     )
 
 
@@ -100,7 +129,7 @@ def _standing(study: Study, trials: list[Trial]) -> str:
     front = front_of(complete, study.reference.objectives)
     return (
         f"front {len(front)} · hypervolume {study.reference.hypervolume(front):.3f} · "
-        f"best error {front[0].error:.3f}"
+        f"best {study.reference.error.replace('_', ' ')} {getattr(front[0], study.reference.error):.3f}"
     )
 
 
@@ -109,9 +138,10 @@ def _line(study: Study, trial: Trial, trials: list[Trial]) -> str:
         return f"{trial.number:4d}  {trial.genome}  failed: {trial.reason}"
     complete = [one for one in trials if one.state == COMPLETE]
     mark = "●" if trial in front_of(complete, study.reference.objectives) else " "
+    name = study.reference.error
     stopped = f"  stopped after epoch {trial.epochs}" if trial.state == STOPPED else ""
     return (
-        f"{trial.number:4d} {mark} {trial.genome}  error {trial.error:.3f} ± {trial.error_se:.3f}  "
-        f"{format_bytes(trial.peak_bytes)}  {format_count(trial.madds)} MAdds  {trial.train_seconds:.0f} s"
-        f"{stopped}"
+        f"{trial.number:4d} {mark} {trial.genome}  {name.replace('_', ' ')} {_shown(trial, name)}  "
+        f"{format_bytes(trial.arena_bytes or trial.peak_bytes)}  {format_count(trial.madds)} MAdds  "
+        f"{trial.train_seconds:.0f} s{stopped}"
     )

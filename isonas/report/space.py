@@ -13,7 +13,7 @@ from isonas.errors import BudgetError
 from isonas.genome import GENES
 from isonas.hardware import Budget, costs, format_bytes, require_feasible, within
 from isonas.report.console import console
-from isonas.report.front import format_count
+from isonas.report.front import format_count, memory_titles
 from isonas.space import STEMS, SearchSpace
 
 CHEAPEST = 5
@@ -45,6 +45,9 @@ def space_report(space: SearchSpace, classes: int, budget: Budget) -> dict[str, 
         "space": space.name,
         "input": space.input,
         "classes": classes,
+        "board": budget.board,
+        "memory_model": str(budget.memory_model),
+        "dtype": str(budget.dtype),
         "genomes": len(columns),
         "feasible": len(feasible),
         "excluded": sum(excluded.values()),
@@ -59,7 +62,7 @@ def space_report(space: SearchSpace, classes: int, budget: Budget) -> dict[str, 
     return report
 
 
-def print_space(space: SearchSpace, report: dict[str, Any]) -> None:
+def print_space(space: SearchSpace, report: dict[str, Any], budget: Budget) -> None:
     """The report for people, on the standard output."""
     out = console()
     because = report["excluded_because"]
@@ -81,15 +84,16 @@ def print_space(space: SearchSpace, report: dict[str, Any]) -> None:
             marginals.add_row(gene, "  ".join(shares))
     out.print(marginals)
     cheapest = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("cheapest by MAdds", "MAdds", "params", "peak", "weights"):
+    memory, file = memory_titles(budget)
+    for title in ("cheapest by MAdds", "MAdds", "params", memory, file):
         cheapest.add_column(title, justify="left" if title.startswith("cheap") else "right")
     for row in report["cheapest"]:
         cheapest.add_row(
             row["genome"],
             format_count(row["madds"]),
             format_count(row["params"]),
-            format_bytes(row["peak_bytes"]),
-            format_bytes(row["weight_bytes"]),
+            format_bytes(row["arena_bytes"]),
+            format_bytes(row["file_bytes"]),
         )
     out.print()
     out.print(cheapest)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from isonas.errors import IsonasError, TrainingError, UsageError
 from isonas.evaluation import Evaluate, TrainingState
 from isonas.search.engines import Outcome
-from isonas.search.workers import ATTEMPTS
+from isonas.search.workers import ATTEMPTS, Unexpected, called, not_handed_over
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,13 @@ class RemoteState:
     reference: Any
 
     def weights(self) -> Mapping[str, npt.NDArray[Any]]:
-        """The network's parameters and buffers by name."""
+        """The network's parameters and buffers by name; raises TrainingError where the cluster lost them."""
         import ray
 
-        state: TrainingState = ray.get(self.reference)
+        try:
+            state: TrainingState = ray.get(self.reference)
+        except ray.exceptions.RayError as error:
+            raise not_handed_over(error) from None
         return state.weights()
 
 
@@ -39,6 +42,8 @@ class RayWorkers:
     `shipped` (the images) goes to each node once, through Ray's object store; `start(shipped)` makes
     the `Evaluate` once in each worker process, where isonas must be installed. A training takes `cpus`
     and `gpus` (fractions allowed). One whose worker or node dies is tried again, ATTEMPTS times in all.
+    A process that has used a GPU keeps to it, whatever GPU its next training would be given; so with
+    `gpus` every training has a process of its own.
     Raises UsageError where Ray is not installed or the cluster cannot be reached. Use as a context
     manager.
     """
@@ -58,7 +63,11 @@ class RayWorkers:
         self._start = ray.put(start)
         self._key = self._shipped.hex()
         self._task = ray.remote(
-            num_cpus=cpus, num_gpus=gpus, max_retries=ATTEMPTS - 1, num_returns=2, max_calls=0
+            num_cpus=cpus,
+            num_gpus=gpus,
+            max_retries=ATTEMPTS - 1,
+            num_returns=2,
+            max_calls=1 if gpus else 0,
         )(_train)
         self._running: dict[Any, tuple[int, Any]] = {}
 
@@ -97,7 +106,9 @@ class RayWorkers:
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, IsonasError):
                 return key, error.cause
-            raise
+            if isinstance(error.cause, Unexpected):
+                raise error.cause.args[0] from error
+            return key, not_handed_over(error.cause)
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             return key, TrainingError(f"its worker died {ATTEMPTS} times ({reason})")
@@ -109,8 +120,8 @@ _EVALUATES: dict[str, Evaluate] = {}
 def _train(key: str, start: Callable[[Any], Evaluate], shipped: Any, *arguments: Any) -> Any:
     if key not in _EVALUATES:
         _EVALUATES.clear()
-        _EVALUATES[key] = start(shipped)
-    return _EVALUATES[key](*arguments)
+        _EVALUATES[key] = called(start, shipped)
+    return called(_EVALUATES[key], *arguments)
 
 
 def _connected() -> Any:

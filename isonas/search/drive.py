@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-import platform
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
 
-from isonas.errors import IsonasError, LogError, TrainingError
+from isonas.errors import IsonasError, TrainingError
 from isonas.evaluation import TrainingState, trial_seed
 from isonas.genome import stem_block
 from isonas.search.engines import Engine, Outcome
 from isonas.search.halving import judge, rungs_of
 from isonas.search.log import COMPLETE, FAILED, RUNNING, STOPPED, Trial
-from isonas.search.samplers import propose
+from isonas.search.samplers import Proposal, propose
 from isonas.search.study import Study
 from isonas.training.proxy_input import proxy_input
 
-ALIKE_FAILURES = 3
+FIRST_FAILED = 3
+RECENT, RECENT_FAILED = 12, 11
+"""A search stops where its first 3 trials fail alike, or 11 of the last 12: where half of the genomes fail,
+chance alone brings that about once in three hundred times."""
+
+
+class Hopeless(TrainingError):
+    """A search whose trials fail alike: the message says how many and why, as the start of a sentence."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A trial's row as it now stands, to be logged, and the network it trained, if it has just ended."""
+    """A trial's row as it now stands, to be logged, and the network it trained, if it has just ended.
+
+    `note` is a sentence for the user, where there is something to say."""
 
     trial: Trial
     state: TrainingState | None = None
+    note: str | None = None
 
 
 def drive(
@@ -41,22 +52,23 @@ def drive(
     """Bring a study to `trials` trials, yielding each row before anything is built on it.
 
     `logged` trials that ended are kept; those that were running, and the numbers that are missing, are
-    asked again under their numbers. No trial starts after `deadline` (of `time.monotonic`). Raises
-    LogError where asking again gives another genome than was logged, TrainingError where the first
-    trials all fail alike.
+    asked again under their numbers. Where that gives another genome than was logged, the logged one is
+    kept. No trial starts after `deadline` (of `time.monotonic`). Raises LogError where the log holds a
+    genome that is not feasible here, Hopeless where trials fail alike.
     """
     known = dict(logged)
     rungs = rungs_of(study.inputs.epochs, early_stopping=study.inputs.early_stopping)
     numbers = iter([n for n in range(trials) if n not in known or known[n].state == RUNNING])
     flying: set[int] = set()
-    _stop_if_hopeless(known)
+    sitting: list[Trial] = []
     while True:
         while len(flying) < engine.workers and time.monotonic() < deadline:
             if (number := next(numbers, None)) is None:
                 break
-            if (asked := _ask(study, known, number, flying)) is None:
+            if (step := next_trial(study, known, number, flying)) is None:
                 break
-            yield Step(asked)
+            yield step
+            asked = step.trial
             known[number] = asked
             flying.add(number)
             engine.submit(number, asked.genome, asked.seed, 0, _after(asked.epochs, rungs), None)
@@ -81,11 +93,12 @@ def drive(
         yield Step(trial, state)
         known[number] = trial
         flying.remove(number)
-        _stop_if_hopeless(known)
+        sitting.append(trial)
+        _stop_if_hopeless(sitting)
 
 
-def _ask(study: Study, known: Mapping[int, Trial], number: int, flying: set[int]) -> Trial | None:
-    """The row of the next trial; None where every feasible genome is taken."""
+def next_trial(study: Study, known: Mapping[int, Trial], number: int, flying: set[int]) -> Step | None:
+    """The next trial, as asked; None where every feasible genome is taken."""
     before = known.get(number)
     pending = set(before.pending if before is not None else ()) | {n for n in flying if n < number}
     history = [known[n] for n in range(number) if n in known]
@@ -99,15 +112,20 @@ def _ask(study: Study, known: Mapping[int, Trial], number: int, flying: set[int]
         # Only where the log is not what this seed would have given; no genome is trained twice.
         taken[later] = True
         proposal = propose(study, number, finished, waiting, taken)
+    note = None
+    if before is not None:
+        logged = int(study.feasible.rows([before.genome])[0])
+        if proposal is None or proposal.index != logged:
+            # What it was asked on is not all in the log any more, or another version asks otherwise.
+            note = (
+                f"trial {number} keeps {before.genome}, which is in the log, though another genome would be "
+                "proposed now."
+            )
+            proposal = Proposal(logged, before.optuna_state)
     if proposal is None:
         return None
     index = proposal.index
     genome = study.feasible.columns.genome(index)
-    if before is not None and before.genome != genome:
-        raise LogError(
-            f"trial {number} was {before.genome} and would now be {genome}; the log or the versions of "
-            "isonas and Optuna have changed, so start a new run."
-        )
     inputs = study.inputs
     side = proxy_input(genome.internal_resolution, inputs.source_side, inputs.input)
     asked = Trial(
@@ -118,27 +136,34 @@ def _ask(study: Study, known: Mapping[int, Trial], number: int, flying: set[int]
         madds=int(study.costs.madds[index]),
         peak_bytes=int(study.costs.peak_bytes[index]),
         weight_bytes=int(study.costs.weight_bytes[index]),
+        arena_bytes=int(study.costs.arena_bytes[index]),
+        file_bytes=int(study.costs.file_bytes[index]),
         proxy_input=side,
         proxy_k=stem_block(genome, side),
         seed=trial_seed(inputs.seed, genome),
-        worker=platform.node(),
         started_at=_now(),
         optuna_state=proposal.optuna_state,
         pending=tuple(sorted(trial.number for trial in waiting)),
     )
     if before is None:
-        return asked
+        return Step(asked)
     # Rungs that a killed search had passed are not judged again: others were judged by them since.
-    return replace(
+    asked = replace(
         asked,
         epochs=before.epochs,
         curve_epochs=before.curve_epochs,
         curve_error=before.curve_error,
         curve_error_se=before.curve_error_se,
+        curve_balanced_error=before.curve_balanced_error,
+        curve_balanced_error_se=before.curve_balanced_error_se,
         error=before.error,
         error_se=before.error_se,
+        balanced_error=before.balanced_error,
+        balanced_error_se=before.balanced_error_se,
         loss=before.loss,
+        learned=before.learned,
     )
+    return Step(asked, note=note)
 
 
 def _trained(trial: Trial, outcome: Outcome) -> Trial:
@@ -153,27 +178,52 @@ def _trained(trial: Trial, outcome: Outcome) -> Trial:
         trial,
         error=last.error,
         error_se=last.error_se,
+        balanced_error=last.balanced_error,
+        balanced_error_se=last.balanced_error_se,
         loss=last.loss,
+        learned=last.learned,
         curve_epochs=trial.curve_epochs[:kept] + tuple(result.epoch for result in curve),
         curve_error=trial.curve_error[:kept] + tuple(result.error for result in curve),
         curve_error_se=trial.curve_error_se[:kept] + tuple(result.error_se for result in curve),
+        curve_balanced_error=trial.curve_balanced_error[:kept] + _known(one.balanced_error for one in curve),
+        curve_balanced_error_se=trial.curve_balanced_error_se[:kept]
+        + _known(one.balanced_error_se for one in curve),
         epochs=last.epoch,
         train_seconds=seconds,
         micro_batch=last.micro_batch,
+        worker=last.worker,
     )
+
+
+def _known(values: Iterable[float | None]) -> tuple[float, ...]:
+    return tuple(value for value in values if value is not None)
 
 
 def _after(epochs: int, rungs: tuple[int, ...]) -> int:
     return next((rung for rung in rungs if rung > epochs), rungs[-1])
 
 
-def _stop_if_hopeless(known: Mapping[int, Trial]) -> None:
-    ended = [trial for trial in known.values() if trial.state != RUNNING]
-    reasons = [trial.reason for trial in ended if trial.state == FAILED]
-    if len(ended) == len(reasons) == ALIKE_FAILURES and len(set(reasons)) == 1:
-        raise TrainingError(
-            f"the first {ALIKE_FAILURES} trials failed alike: {reasons[0]}; mend that and start anew."
-        )
+def _stop_if_hopeless(ended: Sequence[Trial]) -> None:
+    """Raise Hopeless where the first trials of a sitting, or nearly all of the recent ones, failed alike.
+
+    Those of earlier sittings do not count: what made them fail may have been mended since.
+    """
+    recent = ended[-RECENT:]
+    reason, count = Counter(map(_kind, recent)).most_common(1)[0]
+    if reason is None:
+        return
+    last = next(trial.reason for trial in reversed(recent) if _kind(trial) == reason)
+    if len(ended) == count == FIRST_FAILED:
+        raise Hopeless(f"the first {FIRST_FAILED} trials failed alike: {last}")
+    if len(recent) == RECENT and count >= RECENT_FAILED:
+        raise Hopeless(f"{count} of the last {RECENT} trials failed alike: {last}")
+
+
+def _kind(trial: Trial) -> str | None:
+    """Why a trial failed, without its genome and numbers; None for one that did not."""
+    if trial.state != FAILED:
+        return None
+    return re.sub(r"\d+(\.\d+)?", "0", (trial.reason or "").replace(str(trial.genome), ""))
 
 
 def _now() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -12,7 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 
 from isonas.errors import LogError
 from isonas.genome import Genome
-from isonas.space import Columns, columns_of
+from isonas.space import Columns, Whole, columns_of
 
 Ints = npt.NDArray[np.int64]
 
@@ -21,14 +22,14 @@ Ints = npt.NDArray[np.int64]
 class Feasible:
     """The feasible set as a sampler sees it: genomes, and their place on each gene's list of values.
 
-    `places` is (genomes, genes) of indices into `values`; `ordered` tells the genes whose values have
-    an order (all but the stem).
+    `places` is (genomes, genes) of indices into `values`, in a small type and a gene at a time in memory;
+    `ordered` tells the genes whose values have an order (all but the stem).
     """
 
     columns: Columns
     genes: tuple[str, ...]
     values: tuple[tuple[int, ...], ...]
-    places: npt.NDArray[np.int64]
+    places: Whole
     ordered: npt.NDArray[np.bool_]
 
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -70,38 +71,37 @@ class Feasible:
     def at(self, places: Ints) -> Ints:
         """The rows of genomes given as (n, genes) places, −1 for those that are not feasible."""
         keys, order = self._keys
-        wanted = places @ self._strides
-        rows = order[np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)]
+        wanted = (places @ self._strides).astype(keys.dtype)
+        rows = order[np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)].astype(np.int64)
         return np.where((self.places[rows] == places).all(axis=1), rows, -1)
+
+    def added(self, tables: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+        """(genomes,): the sum over genes of what a gene's table has for the genome's value."""
+        total = np.zeros(len(self.columns))
+        for axis, table in enumerate(tables):
+            total += table[self.places[:, axis]]
+        return total
 
     def neighbours(self, rows: Ints) -> Ints:
         """The rows of feasible genomes that differ from one of `rows` in a single gene."""
         found = []
         for axis, values in enumerate(self.values):
-            changed = np.repeat(self.places[rows], len(values), axis=0)
+            changed = np.repeat(self.places[rows].astype(np.int64), len(values), axis=0)
             changed[:, axis] = np.tile(np.arange(len(values)), len(rows))
             found.append(self.at(changed))
         near = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
         return near[(near >= 0) & ~np.isin(near, rows)]
 
+    def features(self, rows: Ints) -> npt.NDArray[np.float64]:
+        """(rows, features) in [0, 1]: sizes by their logarithm, the SE ratio as it is, a stem each its own
+        column."""
+        columns = [table[self.places[rows, axis]] for axis, table in enumerate(self.tables)]
+        return np.concatenate(columns, axis=1) if columns else np.zeros((len(rows), 0))
+
     @cached_property
-    def features(self) -> npt.NDArray[np.float64]:
-        """(genomes, features) in [0, 1]: sizes by their logarithm, the SE ratio as it is, a stem each
-        its own column."""
-        columns: list[npt.NDArray[np.float64]] = []
-        for axis, (gene, values) in enumerate(zip(self.genes, self.values, strict=True)):
-            place = self.places[:, axis]
-            if gene == "stem":
-                columns.extend((place == one).astype(np.float64) for one in range(len(values)))
-                continue
-            listed = np.array(values, np.float64)
-            if gene == "se_divisor":
-                scale = np.divide(1, listed, out=np.zeros_like(listed), where=listed > 0)
-            else:
-                scale = np.log(np.maximum(listed, 1))
-            low, high = scale.min(), scale.max()
-            columns.append(((scale - low) / (high - low) if high > low else scale * 0)[place])
-        return np.stack(columns, axis=1) if columns else np.zeros((len(self.columns), 0))
+    def tables(self) -> tuple[npt.NDArray[np.float64], ...]:
+        """For each gene the (values, columns) features of its values."""
+        return tuple(map(_table, self.genes, self.values))
 
     @cached_property
     def _strides(self) -> Ints:
@@ -109,9 +109,12 @@ class Feasible:
         return np.cumprod([1, *shape])[:-1].astype(np.int64)
 
     @cached_property
-    def _keys(self) -> tuple[Ints, Ints]:
-        keys = self.places @ self._strides
-        order = np.argsort(keys)
+    def _keys(self) -> tuple[Whole, Whole]:
+        """A number for each genome, sorted, and the genomes' rows in that order."""
+        keys = np.zeros(len(self.columns), np.min_scalar_type(math.prod(map(len, self.values))))
+        for axis, stride in enumerate(self._strides):
+            keys += self.places[:, axis].astype(keys.dtype) * keys.dtype.type(stride)
+        order = np.argsort(keys).astype(np.min_scalar_type(len(keys)))
         return keys[order], order
 
     def params(self, index: int) -> dict[str, int]:
@@ -123,11 +126,24 @@ def feasible_set(columns: Columns) -> Feasible:
     """The feasible genomes with each gene's values in ascending order; genes of one value left out."""
     genes, values, places = [], [], []
     for column in fields(Columns):
-        listed, place = np.unique(getattr(columns, column.name), return_inverse=True)
+        genomes = getattr(columns, column.name)
+        listed = np.unique(genomes)
         if len(listed) > 1:
             genes.append(column.name)
             values.append(tuple(map(int, listed)))
-            places.append(place.reshape(-1))
-    stacked = np.stack(places, axis=1) if places else np.zeros((len(columns), 0), np.int64)
+            places.append(np.searchsorted(listed, genomes).astype(np.min_scalar_type(len(listed))))
+    stacked = np.stack(places).T if places else np.zeros((len(columns), 0), np.uint8)
     ordered = np.array([gene != "stem" for gene in genes], np.bool_)
     return Feasible(columns, tuple(genes), tuple(values), stacked, ordered)
+
+
+def _table(gene: str, values: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    if gene == "stem":
+        return np.eye(len(values))
+    listed = np.array(values, np.float64)
+    if gene == "se_divisor":
+        scale = np.divide(1, listed, out=np.zeros_like(listed), where=listed > 0)
+    else:
+        scale = np.log(np.maximum(listed, 1))
+    low, high = scale.min(), scale.max()
+    return np.asarray(((scale - low) / (high - low) if high > low else scale * 0)[:, None])

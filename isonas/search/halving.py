@@ -20,7 +20,8 @@ from isonas.pareto import non_dominated
 from isonas.search.improvement import expected_improvement
 from isonas.search.log import COMPLETE, STOPPED, Trial
 from isonas.search.study import Study
-from isonas.search.surrogate import Surrogate, fit
+from isonas.search.success import chance_of_success
+from isonas.search.surrogate import LEARNED_AT_MOST, Surrogate, fit, stand_ins
 
 Floats = npt.NDArray[np.float64]
 
@@ -52,21 +53,25 @@ def judge(trial: Trial, others: Sequence[Trial], study: Study) -> Trial:
     complete = [other for other in others if other.state == COMPLETE]
     if len(complete) < FIT_FROM:
         return trial
+    complete = [complete[index] for index in stand_ins(len(complete), LEARNED_AT_MOST)]
     rows = study.feasible.rows([one.genome for one in (*complete, trial)])
-    genes, costs = study.features[rows], study.scaled_costs[rows]
-    chance = study.reference.point[study.reference.objectives.index("error")]
-    final = np.array([one.curve_error[-1] for one in complete]) / chance
-    known = np.array([one.own_error_se for one in complete], np.float64) / chance
+    genes, costs = study.features(rows), study.scaled_costs[rows]
+    chance = study.reference.chance
+    measured = [one.measured(study.reference.error) for one in (*complete, trial)]
+    final = np.array([one.curve[-1] for one in measured[:-1]]) / chance
+    known = np.array([one.own_se for one in measured[:-1]], np.float64) / chance
     points = np.column_stack((final, costs[:-1]))
     front = points[non_dominated(points)]
-    early = _unit(np.array([one.curve_error[trial.epochs - 1] for one in (*complete, trial)]))
+    early = _unit(np.array([one.curve[trial.epochs - 1] for one in measured]))
     features = np.column_stack((early, genes))
     mean, deviation = _result(fit(features[:-1], final, known), features[-1:], known)
     finishing = float(expected_improvement(mean, deviation, costs[-1:], front)[0])
     remaining = 1 - trial.epochs / study.inputs.epochs
     new = _untrained(study, [*others, trial])
-    expected = _result(fit(genes[:-1], final, known), study.features[new], known)
+    expected = _result(fit(genes[:-1], final, known), study.features(new), known)
+    failed = study.feasible.rows([one.genome for one in others if one.failed])
     starting = expected_improvement(*expected, study.scaled_costs[new], front)
+    starting *= chance_of_success(study, rows[:-1], failed, new)
     if len(new) == 0 or finishing / remaining >= starting.mean():
         return trial
     return replace(

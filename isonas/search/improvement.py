@@ -41,21 +41,18 @@ def expected_improvement(mean: Floats, deviation: Floats, costs: Floats, front: 
     return gain
 
 
-def most_improving(surrogate: Surrogate, features: Floats, costs: Floats, front: Floats) -> int:
-    """Which of n genomes has the largest expected improvement, without reckoning all of them.
+def most_improving(
+    surrogate: Surrogate, features: Floats, costs: Floats, front: Floats, weights: Floats | float = 1.0
+) -> int:
+    """Which of n genomes has the largest expected improvement by its weight, without computing all.
 
-    `features` (n, d) are the surrogate's; the rest is as in `expected_improvement`, errors scaled. On
-    all costs that a genome reaches, the lowest error reached is at most that at its own costs; so the
-    whole volume times the expectation there bounds its improvement. The expectation grows with the
-    deviation, so one that is too large gives a bound too. Genomes are reckoned exactly from the highest
-    bound down until none can exceed the best.
+    `features` (n, d) are the surrogate's, `weights` (n,) are at least 0; the rest is as in
+    `expected_improvement`, errors scaled. Genomes are computed exactly from the highest bound down until
+    none can exceed the best.
     """
+    weights = np.broadcast_to(np.asarray(weights, np.float64), len(features))
     mean, deviation = surrogate.mean(features), surrogate.less_sure(BOUND_FROM).deviation(features)
-    top = np.ones(len(mean))
-    for point in front:
-        reached = np.all(point[1:] <= costs, axis=1)
-        top[reached] = np.minimum(top[reached], point[0])
-    bound = np.prod(np.clip(1 - costs, 0, 1), axis=1) * _below(top, mean, deviation)
+    bound = weights * bounds(mean, deviation, costs, front)
     order = np.argsort(-bound, kind="stable")
     best, chosen = -1.0, int(order[0])
     for start in range(0, len(order), BATCH):
@@ -63,10 +60,25 @@ def most_improving(surrogate: Surrogate, features: Floats, costs: Floats, front:
         if bound[batch[0]] < best:
             break
         exact = surrogate.deviation(features[batch])
-        gain = expected_improvement(mean[batch], exact, costs[batch], front)
+        gain = weights[batch] * expected_improvement(mean[batch], exact, costs[batch], front)
         if gain.max() > best:
             best, chosen = float(gain.max()), int(batch[gain.argmax()])
     return chosen
+
+
+def bounds(mean: Floats, deviation: Floats, costs: Floats, front: Floats) -> Floats:
+    """No less than the expected improvement of each of n genomes whose deviations are at most these.
+
+    On all costs that a genome reaches, the lowest error reached is at most T, that at its own costs; so the
+    whole volume times E[(T − e)+] bounds its improvement. That expectation grows with the deviation, which
+    E[(T − e)+] − E[(0 − e)+] does not: it falls where the mean is below T/2.
+    """
+    top = np.ones(len(mean))
+    for point in front:
+        reached = np.all(point[1:] <= costs, axis=1)
+        top[reached] = np.minimum(top[reached], point[0])
+    volume = np.prod(np.clip(1 - costs, 0, 1), axis=1)
+    return np.asarray(volume * _expected_excess(top - mean, deviation))
 
 
 def _below(top: float | Floats, mean: Floats, deviation: Floats) -> Floats:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,19 +32,33 @@ COMPACT_AFTER = 200
 RUNNING, COMPLETE, STOPPED, FAILED = "running", "complete", "stopped", "failed"
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A trial's own training in one kind of error: after each epoch, and what it came to, or was
+    expected to come to where it was stopped, with its standard error."""
+
+    curve: tuple[float, ...]
+    own: float | None
+    own_se: float | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One genome as asked, trained and scored.
 
-    Costs are under the study's convention (batch 1, `peak_bytes` with the image). `error` is 1 − top-1
-    on the validation images after `epochs` epochs, `error_se` its standard error, `loss` the last
-    epoch's training loss. Where the genome was trained again with fresh seeds, `repeat_errors` are
-    those results and `error` the mean of all; a trial's own first result is the end of `curve_error`.
-    A stopped trial's `error` is the one it was stopped with, `extrapolated_error` what it was expected
-    to reach, with standard deviation `extrapolated_se`. `pending` are the
-    numbers below its own that had no result when it was asked.
+    Costs are under the study's convention (batch 1, `peak_bytes` with the image); `arena_bytes` and
+    `file_bytes` are `peak_bytes` and `weight_bytes` with the runtime's overheads, None in a log before
+    version 4. `error` is 1 − top-1 on the validation images after `epochs` epochs, `balanced_error` 1 −
+    the mean over classes of their recall, `…_se` their standard errors, `loss` the last epoch's training
+    loss. `learned` is false where neither the loss nor the error is below that of chance, None where that
+    was not recorded. Where the genome was trained again with fresh seeds, `repeat_errors` (and
+    `repeat_balanced_errors`) are those results and `error` the mean of all; a trial's own first result
+    is the end of `curve_error`. A stopped trial's `error` is the one it was stopped with,
+    `extrapolated_error` what the error that is minimised was expected to reach, with standard deviation
+    `extrapolated_se`. `pending` are the numbers below its own that had no result when it was asked.
     `proxy_input` is in pixels, `proxy_k` the stem's block size there. `micro_batch` is the most images
-    that went through the network at a time in its last epoch. `reason` says why a trial failed;
+    that went through the network at a time in its last epoch,
+    `worker` where that was trained, `host/process`. `reason` says why a trial failed;
     `optuna_state` is what the sampler noted, as JSON. `started_at` and `finished_at` are ISO 8601, UTC.
     """
 
@@ -54,6 +69,8 @@ class Trial:
     madds: int
     peak_bytes: int
     weight_bytes: int
+    arena_bytes: int | None = None
+    file_bytes: int | None = None
     proxy_input: int
     proxy_k: int
     seed: int
@@ -63,32 +80,63 @@ class Trial:
     pending: tuple[int, ...] = ()
     error: float | None = None
     error_se: float | None = None
+    balanced_error: float | None = None
+    balanced_error_se: float | None = None
     extrapolated_error: float | None = None
     extrapolated_se: float | None = None
     repeat_errors: tuple[float, ...] = ()
+    repeat_balanced_errors: tuple[float, ...] = ()
     loss: float | None = None
+    learned: bool | None = None
     curve_epochs: tuple[int, ...] = ()
     curve_error: tuple[float, ...] = ()
     curve_error_se: tuple[float, ...] = ()
+    curve_balanced_error: tuple[float, ...] = ()
+    curve_balanced_error_se: tuple[float, ...] = ()
     epochs: int = 0
     train_seconds: float | None = None
     micro_batch: int | None = None
     reason: str | None = None
     finished_at: str | None = None
 
+    def measured(self, objective: str) -> Measured:
+        """Its results in the error (`error` or `balanced_error`) that a search minimises."""
+        balanced = objective == "balanced_error"
+        error, error_se = (
+            (self.balanced_error, self.balanced_error_se) if balanced else (self.error, self.error_se)
+        )
+        curve = self.curve_balanced_error if balanced else self.curve_error
+        curve_se = self.curve_balanced_error_se if balanced else self.curve_error_se
+        if self.state == STOPPED:
+            error, error_se = self.extrapolated_error, self.extrapolated_se
+        elif self.state == COMPLETE:
+            error, error_se = (curve or (error,))[-1], (curve_se or (error_se,))[-1]
+        return Measured(curve, error, error_se)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended without a result to learn from."""
+        return self.state == FAILED or self.is_at_chance
+
+    @property
+    def trainings(self) -> int:
+        """How many trainings `error` is the mean of."""
+        return 1 + len(self.repeat_errors)
+
+    @property
+    def is_at_chance(self) -> bool:
+        """Whether it was trained to its end and did not get going: then its error is no result."""
+        return self.state == COMPLETE and self.learned is False
+
     @property
     def own_error(self) -> float | None:
-        """What its own training came to, or was expected to come to where it was stopped."""
-        if self.state == COMPLETE and self.curve_error:
-            return self.curve_error[-1]
-        return self.extrapolated_error if self.state == STOPPED else self.error
+        """`measured("error").own`."""
+        return self.measured("error").own
 
     @property
     def own_error_se(self) -> float | None:
-        """The standard error of `own_error`."""
-        if self.state == COMPLETE and self.curve_error_se:
-            return self.curve_error_se[-1]
-        return self.extrapolated_se if self.state == STOPPED else self.error_se
+        """`measured("error").own_se`."""
+        return self.measured("error").own_se
 
 
 SCHEMA = pa.schema(
@@ -111,15 +159,23 @@ SCHEMA = pa.schema(
         ("madds", pa.int64()),
         ("peak_bytes", pa.int64()),
         ("weight_bytes", pa.int64()),
+        ("arena_bytes", pa.int64()),
+        ("file_bytes", pa.int64()),
         ("error", pa.float64()),
         ("error_se", pa.float64()),
+        ("balanced_error", pa.float64()),
+        ("balanced_error_se", pa.float64()),
         ("extrapolated_error", pa.float64()),
         ("extrapolated_se", pa.float64()),
         ("repeat_errors", pa.list_(pa.float64())),
+        ("repeat_balanced_errors", pa.list_(pa.float64())),
         ("loss", pa.float64()),
+        ("learned", pa.bool_()),
         ("curve_epochs", pa.list_(pa.int64())),
         ("curve_error", pa.list_(pa.float64())),
         ("curve_error_se", pa.list_(pa.float64())),
+        ("curve_balanced_error", pa.list_(pa.float64())),
+        ("curve_balanced_error_se", pa.list_(pa.float64())),
         ("epochs", pa.int64()),
         ("train_seconds", pa.float64()),
         ("micro_batch", pa.int64()),
@@ -137,7 +193,10 @@ SCHEMA = pa.schema(
 
 _SINCE_2 = ("curve_error_se", "extrapolated_error", "extrapolated_se", "repeat_errors", "pending")
 _SINCE_3 = ("micro_batch",)
-_SINCE_4: tuple[str, ...] = ()
+_LISTS_SINCE_4 = ("repeat_balanced_errors", "curve_balanced_error", "curve_balanced_error_se")
+_SINCE_4 = (
+    "arena_bytes", "file_bytes", "balanced_error", "balanced_error_se", "learned", *_LISTS_SINCE_4
+)  # fmt: skip
 _LATER = (*_SINCE_2, *_SINCE_3, *_SINCE_4)
 
 _DAMAGED = (ValueError, TypeError, pa.ArrowException, GenomeError)
@@ -173,8 +232,8 @@ def read_trials(run: Path) -> tuple[list[Trial], list[str]]:
 
 
 @contextmanager
-def hold(run: Path) -> Iterator[list[str]]:
-    """Hold a run for writing; yields what was set aside, one sentence a file.
+def hold(run: Path) -> Iterator[None]:
+    """Hold a run for writing.
 
     Raises LogError where another process holds it, naming that process.
     """
@@ -194,12 +253,22 @@ def hold(run: Path) -> Iterator[list[str]]:
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
             for folder in ("trials", "weights"):
                 (run / folder).mkdir(exist_ok=True)
-            set_aside = _set_aside(run)
         except OSError as error:
             raise LogError(f"{run} cannot be written: {error.strerror}; mend that and resume.") from None
-        yield set_aside
+        yield
     finally:
         lock.release()
+
+
+def set_torn_aside(run: Path) -> list[str]:
+    """Rename files of the log that cannot be read, one sentence each, and drop what killed writers left.
+
+    The caller holds the run. Raises LogError.
+    """
+    try:
+        return _set_aside(run)
+    except OSError as error:
+        raise LogError(f"{run} cannot be written: {error.strerror}; mend that and resume.") from None
 
 
 def compact(run: Path, *, after: int = COMPACT_AFTER) -> None:
@@ -270,13 +339,14 @@ def _write_table(path: Path, trials: list[Trial]) -> None:
         run = path.parent.parent if path.parent.name == "trials" else path.parent
         raise LogError(
             f"{path} cannot be written ({error.strerror}); the trials before it are safe, so mend that "
-            f"and continue with isonas resume {run} and the --trials you gave."
+            f"and continue with: isonas resume {shlex.quote(str(run))}"
         ) from None
 
 
 def _read_table(path: Path) -> list[Trial]:
-    # Opened once: a reader of a live run must not meet one file's head and its successor's rows.
-    with pq.ParquetFile(path) as file:
+    # Opened here, for Arrow reads a leading ~ and a scheme into a path; and once: a reader of a live run
+    # must not meet one file's head and its successor's rows.
+    with path.open("rb") as stream, pq.ParquetFile(stream) as file:
         table = file.read()
     missing = [name for name in SCHEMA.names if name not in (*table.column_names, *_LATER)]
     if missing:
@@ -311,6 +381,7 @@ def _trial(row: dict[str, Any]) -> Trial:
         raise ValueError(f"trial {row['number']} is complete without an error")
     own = (*GENES, "schema_version")
     values = {name: value for name, value in row.items() if name not in own}
-    for name in ("curve_epochs", "curve_error", "curve_error_se", "repeat_errors", "pending"):
+    lists = ("curve_epochs", "curve_error", "curve_error_se", "repeat_errors", "pending", *_LISTS_SINCE_4)
+    for name in lists:
         values[name] = tuple(values.get(name) or ())
     return Trial(**{**values, "genome": parse_genome(row["genome"])})

@@ -11,20 +11,21 @@ from pathlib import Path
 import numpy as np
 
 from isonas.errors import IsonasError, TrainingError
-from isonas.evaluation import trial_seed
+from isonas.evaluation import EpochResult, trial_seed
 from isonas.objectives import front_of
 from isonas.search.engines import Engine
-from isonas.search.log import COMPLETE, Trial, read_trials, write_trial
+from isonas.search.log import COMPLETE, Measured, Trial, read_trials, write_trial
 from isonas.search.study import Study
 from isonas.search.weights import prune_weights, save_weights, weights_path
 
 
 def repeat_front(
     study: Study, run: Path, engine: Engine, repeats: int, deadline: float = float("inf")
-) -> Iterator[Trial]:
+) -> Iterator[tuple[Trial, str | None]]:
     """Train front members with fresh seeds until all of the front are trained `repeats` times.
 
-    Yields each trial trained again, its row already logged; the caller holds the run. As errors rise
+    Yields each trial trained again, its row already logged, and the reason where that training failed;
+    the caller holds the run. As errors rise
     others join the front and have their turn. A member that has no weights yet gets those of its
     repeat. What samplers and verdicts see is a trial's own first result, which stays. A repeat that
     fails is left out; a later call tries it again. None starts after `deadline` (of `time.monotonic`).
@@ -53,30 +54,39 @@ def repeat_front(
             if not isinstance(outcome, TrainingError):
                 raise outcome
             failed.add(number)
+            yield complete[number], str(outcome)
             continue
         curve, state = outcome
-        trial = repeated(complete[number], curve[-1].error)
+        trial = repeated(complete[number], curve[-1])
         complete[number] = trial
         # Off the front now, it may be back when others have had their turn.
         if not weights_path(run, number).exists():
             save_weights(run, number, state)
         write_trial(run, trial)
-        yield trial
+        yield trial, None
 
 
-def repeated(trial: Trial, error: float) -> Trial:
-    """A trial with one more training's error.
+def repeated(trial: Trial, result: EpochResult) -> Trial:
+    """A trial with one more training's result.
 
-    `error` becomes the mean of all n. Its standard error is √(b² + s²/n): s is the standard deviation
-    between trainings, b the first training's binomial one, which does not shrink, for all of them are
-    judged on the same validation images.
+    Each of its errors becomes the mean of all n. The standard error is √(b² + s²/n): s is the standard
+    deviation between trainings, b the first training's binomial one, which does not shrink, for all of
+    them are judged on the same validation images.
     """
-    repeat_errors = (*trial.repeat_errors, error)
-    every = np.array([trial.own_error, *repeat_errors], np.float64)
-    binomial = trial.own_error_se or 0.0
+    repeat_errors = (*trial.repeat_errors, result.error)
+    error, error_se = _mean(trial.measured("error"), repeat_errors)
+    trial = replace(trial, repeat_errors=repeat_errors, error=error, error_se=error_se)
+    # A run begun before balanced errors were logged has none of its first trainings.
+    if result.balanced_error is None or not trial.curve_balanced_error:
+        return trial
+    repeat_errors = (*trial.repeat_balanced_errors, result.balanced_error)
+    error, error_se = _mean(trial.measured("balanced_error"), repeat_errors)
     return replace(
-        trial,
-        repeat_errors=repeat_errors,
-        error=float(every.mean()),
-        error_se=math.sqrt(binomial**2 + float(every.var(ddof=1)) / len(every)),
+        trial, repeat_balanced_errors=repeat_errors, balanced_error=error, balanced_error_se=error_se
     )
+
+
+def _mean(first: Measured, others: tuple[float, ...]) -> tuple[float, float]:
+    every = np.array([first.own, *others], np.float64)
+    binomial = first.own_se or 0.0
+    return float(every.mean()), math.sqrt(binomial**2 + float(every.var(ddof=1)) / len(every))

@@ -26,7 +26,10 @@ SIZES = 2
 JITTER = 1e-8
 
 FIT_AT_MOST = 200
-"""Results that hyperparameters are fitted to; predictions use all."""
+"""Results that hyperparameters are fitted to."""
+
+LEARNED_AT_MOST = 500
+"""Results that predictions use: their time grows with the cube, and then with the genomes times these."""
 
 _SCALES = (math.log(1.0), 1.0)
 _SIGNAL = (math.log(0.5), 1.0)
@@ -71,7 +74,7 @@ class Surrogate:
         """
         if len(self.features) <= results:
             return self
-        kept = np.linspace(0, len(self.features) - 1, results).round().astype(int)
+        kept = stand_ins(len(self.features), results)
         features, variances = self.features[kept], self.variances[kept]
         factor = _factor(features, variances, self.parameters)
         weights = np.zeros(results)
@@ -110,12 +113,26 @@ def fit(features: Floats, errors: Floats, deviations: Floats) -> Surrogate:
     standard errors (n,)."""
     centre, spread = float(errors.mean()), max(float(errors.std()), 1e-3)
     targets, known = (errors - centre) / spread, (deviations / spread) ** 2
-    every = np.unique(np.linspace(0, len(errors) - 1, min(len(errors), FIT_AT_MOST)).round().astype(int))
+    every = stand_ins(len(errors), FIT_AT_MOST)
     parameters = _fitted(features[every], targets[every], known[every])
     variances = known + np.exp(parameters[-1]) + JITTER
     factor = _factor(features, variances, parameters)
     weights = cho_solve((factor, True), targets, check_finite=False)
     return Surrogate(features, variances, centre, spread, parameters, factor, weights)
+
+
+def stand_ins(count: int, most: int, first: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.int64]:
+    """Which of `count` results stand for all, ascending: `most` at equal steps, or all if they are fewer.
+
+    Up to half of them are those that `first` (count,) marks, or some of those at equal steps.
+    """
+    if count <= most:
+        return np.arange(count)
+    marked = np.flatnonzero(first) if first is not None else np.zeros(0, np.int64)
+    chosen = marked[stand_ins(len(marked), most // 2)]
+    rest = np.setdiff1d(np.arange(count), chosen)
+    steps = np.linspace(0, len(rest) - 1, most - len(chosen)).round().astype(np.int64)
+    return np.union1d(chosen, rest[steps])
 
 
 def _factor(features: Floats, variances: Floats, parameters: Floats) -> Floats:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
 from isonas.atomic import write_atomically
 from isonas.errors import LogError
@@ -41,7 +42,7 @@ def prune_weights(run: Path, front: set[int]) -> None:
 def _unwritable(run: Path, error: OSError) -> LogError:
     return LogError(
         f"{run / 'weights'} cannot be written ({error.strerror}); the trials are safe, so mend that and "
-        f"continue with isonas resume {run} and the --trials you gave."
+        f"continue with: isonas resume {shlex.quote(str(run))}"
     )
 
 
@@ -51,6 +52,6 @@ def load_weights(run: Path, number: int) -> dict[str, npt.NDArray[Any]] | None:
     if not path.exists():
         return None
     try:
-        return load_file(path)
+        return load(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise LogError(f"{path} cannot be read ({error}); remove it and train again.") from None

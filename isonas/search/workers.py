@@ -20,6 +20,29 @@ R = TypeVar("R")
 ATTEMPTS = 3
 
 
+class Unexpected(Exception):
+    """What a worker's function raised that is no IsonasError: `args[0]`, a mistake in the program.
+
+    Whatever else comes back of a task is of the way there or back.
+    """
+
+
+def called(function: Callable[..., R], *arguments: Any) -> R:
+    """Call a worker's function, in its process; raises its IsonasError, or Unexpected."""
+    try:
+        return function(*arguments)
+    except IsonasError:
+        raise
+    except Exception as error:
+        raise Unexpected(error) from error
+
+
+def not_handed_over(error: BaseException) -> TrainingError:
+    """What a task ends with whose arguments or result did not get through."""
+    reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return TrainingError(f"it could not be handed over between processes ({reason})")
+
+
 @dataclass(frozen=True)
 class Task:
     """What one call of the workers' function is given, under a caller's key."""
@@ -33,7 +56,8 @@ class LocalWorkers(Generic[R]):
     """Processes that each call one function; `start()` makes the function, once in each of them.
 
     A process that dies costs its task alone: the task is tried again in a fresh process, ATTEMPTS
-    times in all. `gpus` are shared out among the processes in turn. Use as a context manager.
+    times in all. One that died with nothing to do is replaced. `gpus` are shared out among the
+    processes in turn. Use as a context manager.
     """
 
     def __init__(
@@ -58,7 +82,10 @@ class LocalWorkers(Generic[R]):
             pool.shutdown(wait=kind is None, cancel_futures=True)
 
     def submit(self, key: int, *arguments: Any) -> None:
-        """Start a task in a free process; at most `workers` may be in flight."""
+        """Start a task in a free process; at most `workers` may be in flight.
+
+        Raises TrainingError where the system lets no process be started.
+        """
         self._submit(Task(key, arguments))
 
     def next(self) -> tuple[int, R | IsonasError]:
@@ -71,29 +98,51 @@ class LocalWorkers(Generic[R]):
                     return task.key, future.result()
                 except IsonasError as error:
                     return task.key, error
+                except Unexpected as error:
+                    raise error.args[0] from error.__cause__
                 except BrokenProcessPool:
-                    pool, self._pools[slot] = self._pools[slot], None
-                    if pool is not None:
-                        pool.shutdown(wait=False)
+                    self._give_up(slot)
                     if task.attempt == ATTEMPTS:
                         return task.key, TrainingError(
                             f"its worker process died {ATTEMPTS} times (out of memory, perhaps)"
                         )
                     self._submit(Task(task.key, task.arguments, task.attempt + 1))
+                except Exception as error:
+                    return task.key, not_handed_over(error)
 
     def _submit(self, task: Task) -> None:
         busy = {slot for _, slot in self._running.values()}
         slot = next(slot for slot in range(self.workers) if slot not in busy)
+        work = partial(_call, self._start)
+        try:
+            try:
+                future = self._pool(slot).submit(work, *task.arguments)
+            except BrokenProcessPool:
+                self._give_up(slot)
+                future = self._pool(slot).submit(work, *task.arguments)
+        except OSError as error:
+            raise TrainingError(
+                f"no worker process can be started ({error.strerror or error}); mend that, or give fewer "
+                "--workers."
+            ) from None
+        self._running[future] = task, slot
+
+    def _pool(self, slot: int) -> ProcessPoolExecutor:
         pool = self._pools[slot]
         if pool is None:
-            pool = ProcessPoolExecutor(
+            pool = self._pools[slot] = ProcessPoolExecutor(
                 max_workers=1,
                 mp_context=get_context("spawn"),
                 initializer=_begin,
                 initargs=(self._gpus[slot],),
             )
-            self._pools[slot] = pool
-        self._running[pool.submit(partial(_call, self._start), *task.arguments)] = task, slot
+        return pool
+
+    def _give_up(self, slot: int) -> None:
+        """Let go of a process that died; the next task of its slot starts another."""
+        pool, self._pools[slot] = self._pools[slot], None
+        if pool is not None:
+            pool.shutdown(wait=False)
 
 
 _FUNCTIONS: dict[Any, Callable[..., Any]] = {}
@@ -116,6 +165,6 @@ def _end_with_parent() -> None:
 
 def _call(start: Callable[[], Callable[..., R]], *arguments: Any) -> R:
     if not _FUNCTIONS:
-        _FUNCTIONS["only"] = start()
-    found: R = _FUNCTIONS["only"](*arguments)
+        _FUNCTIONS["only"] = called(start)
+    found: R = called(_FUNCTIONS["only"], *arguments)
     return found

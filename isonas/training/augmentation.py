@@ -7,12 +7,14 @@ image) and for each batch by (seed, epoch, step, share): neither worker processe
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -22,10 +24,11 @@ import isonas.networks.timm  # noqa: F401  (makes timm importable beside any tor
 from isonas.data.augment import MEAN
 from isonas.data.dataset import Images
 from isonas.errors import UsageError
+from isonas.training.machine import Machine
 from isonas.training.recipes import FullRecipe
 
-_SMALL_SIDE, _SMALL_CROP = 64, 0.35
-"""At 64 pixels and below, Inception's crops down to 8% of the area leave nothing to recognise."""
+_SMALL_SIDE, _SMALL_CROP = 80, 0.35
+"""At 80 pixels and below, Inception's crops down to 8% of the area leave nothing to recognise."""
 
 _IMAGES, _BATCHES = 0, 1
 
@@ -33,7 +36,7 @@ Key = tuple[int, int]
 """An image in an epoch: (epoch, index)."""
 
 
-class AugmentedImages(Dataset[tuple[Tensor, int]]):
+class AugmentedImages(Dataset[tuple[npt.NDArray[np.uint8], int]]):
     """uint8 images (3, side, side) with their labels by (epoch, index): the same for equal keys."""
 
     def __init__(self, images: Images, side: int, recipe: FullRecipe, *, mirror: bool, seed: int) -> None:
@@ -43,7 +46,7 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
         self._crop = _crop(images.side, side, recipe)
         self._augment = _randaugment(recipe.randaugment, images.side)
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
+    def __getitem__(self, key: Key) -> tuple[npt.NDArray[np.uint8], int]:
         """Raises nothing: every image was decoded before."""
         epoch, index = key
         reseed(self._seed, _IMAGES, epoch, index)
@@ -52,13 +55,23 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
         if self._mirror and random.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         pixels = np.array(self._augment(image)).transpose(2, 0, 1)
-        return torch.from_numpy(np.ascontiguousarray(pixels)), int(self._images.labels[index])
+        return np.ascontiguousarray(pixels), int(self._images.labels[index])
 
 
-def loader(images: AugmentedImages, batches: Iterable[list[Key]], workers: int) -> Iterator[tuple[Any, Any]]:
+def loader(
+    images: AugmentedImages, batches: Iterable[list[Key]], workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of images (N, 3, side, side) and labels (N,), prepared by `workers` processes (0: by none)."""
-    ahead = {"persistent_workers": True, "prefetch_factor": 4} if workers else {}
-    return iter(DataLoader(images, batch_sampler=batches, num_workers=workers, **ahead))  # type: ignore[arg-type]
+    ahead: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 4} if workers else {}
+    sampler: Any = batches
+    prepared = DataLoader(images, batch_sampler=sampler, num_workers=workers, collate_fn=_stacked, **ahead)
+    return ((torch.from_numpy(pixels), torch.from_numpy(labels)) for pixels, labels in prepared)
+
+
+def _stacked(examples: list[tuple[npt.NDArray[np.uint8], int]]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    # Arrays come from a process as bytes; tensors would through /dev/shm, of which a container has 64 MB.
+    pixels, labels = zip(*examples, strict=True)
+    return np.stack(pixels), np.array(labels, np.int64)
 
 
 def mixing(
@@ -89,6 +102,16 @@ def mixing(
     return mixed
 
 
+def crop_side(side: int, recipe: FullRecipe) -> int:
+    """The side of the squares to cut training crops of `side` pixels from.
+
+    A crop of mean area has about `side` pixels of them, in whole multiples of 16; where a recipe never
+    crops it is `side` itself.
+    """
+    area = _least_area(side, recipe)
+    return side if area == 1 else 16 * math.ceil(side * math.sqrt(2 / (1 + area)) / 16)
+
+
 def reseed_batch(seed: int, epoch: int, step: int, share: int) -> None:
     """Seed what a step draws for its images after they are loaded: erasing, mixing, dropout."""
     reseed(seed, _BATCHES, epoch, step, share)
@@ -108,10 +131,10 @@ def check_randaugment(recipe: FullRecipe) -> None:
 
 
 @contextmanager
-def randomness_kept() -> Iterator[None]:
+def randomness_kept(machine: Machine) -> Iterator[None]:
     """The global generators as they were, afterwards."""
     python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with machine.random_state_kept():
         try:
             yield
         finally:
@@ -119,10 +142,14 @@ def randomness_kept() -> Iterator[None]:
             np.random.set_state(numpy)
 
 
+def _least_area(source: int, recipe: FullRecipe) -> float:
+    return max(recipe.crop_area, _SMALL_CROP) if source <= _SMALL_SIDE else recipe.crop_area
+
+
 def _crop(source: int, side: int, recipe: FullRecipe) -> Callable[[Image.Image], Image.Image]:
     from timm.data import transforms
 
-    area = max(recipe.crop_area, _SMALL_CROP) if source <= _SMALL_SIDE else recipe.crop_area
+    area = _least_area(source, recipe)
     # Untyped in timm.
     make: Any = transforms.RandomResizedCropAndInterpolation
     crop: Callable[[Image.Image], Image.Image] = make(side, scale=(area, 1.0))

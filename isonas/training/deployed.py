@@ -14,7 +14,8 @@ from isonas.evaluation import EpochResult, trial_seed
 from isonas.genome import Genome
 from isonas.networks.build import build_network
 from isonas.networks.isometric import IsometricNet
-from isonas.training.loop import on_device, prepare, train, training_errors
+from isonas.training.examples import on_device
+from isonas.training.loop import prepare, train, training_errors
 from isonas.training.machine import Machine
 from isonas.training.recipe import Recipe
 
@@ -46,10 +47,10 @@ def train_deployed(
     training, validation, kept, carved = data.train, data.held_back, None, None
     if validation is None:
         validation = training
-        kept, carved = split_validation(training.labels, seed)
+        kept, carved = split_validation(training, seed)
     side = min(input_side, training.side)
     seed = trial_seed(seed, genome)
-    with machine.threads_set(), torch.random.fork_rng(), training_errors():
+    with machine.threads_set(), machine.random_state_kept(), training_errors():
         torch.manual_seed(seed)
         network = build_network(genome, input_side, data.classes)
         whole = network if side == input_side else Upsampled(network, input_side)

@@ -12,11 +12,19 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+PATIENCE = timedelta(weeks=1)
+"""How long processes wait for the first, which decodes images and tests weights alone.
+
+PyTorch's own half hour is for processes that compute side by side. One that dies ends the wait.
+"""
 
 
 @dataclass(frozen=True)
@@ -25,18 +33,20 @@ class Processes:
 
     rank: int = 0
     count: int = 1
+    patient: Any = None
+    """The group of processes whose members wait as long as decoding a large set may take."""
 
     @contextmanager
     def first_alone(self) -> Iterator[None]:
         """The first process goes through, then the others; they end where the first does not get by."""
         if self.rank:
             try:
-                dist.barrier()
+                dist.barrier(self.patient)
             except RuntimeError:
                 raise SystemExit(1) from None
         yield
         if not self.rank and self.count > 1:
-            dist.barrier()
+            dist.barrier(self.patient)
 
     def wrapped(self, network: nn.Module) -> nn.Module:
         """The network as it is called in training: its gradients become the mean over all processes."""
@@ -73,7 +83,8 @@ def joined(device: str) -> Iterator[Processes]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size())
+        patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+        yield Processes(dist.get_rank(), dist.get_world_size(), patient)
     finally:
         dist.destroy_process_group()
 

@@ -12,7 +12,6 @@ from torch import nn
 from isonas.data.augment import normalise
 from isonas.data.dataset import Images
 from isonas.data.resize import downsample
-from isonas.networks.isometric import IsometricNet
 from isonas.training.deployed import Upsampled
 from isonas.training.machine import Machine
 
@@ -45,12 +44,19 @@ class RightAnswers:
 
 
 @torch.no_grad()
-def right_answers(network: nn.Module, images: Images, side: int, machine: Machine) -> RightAnswers:
-    """Put images, area-downsampled to `side` pixels as wholes, to a network in evaluation mode."""
+def right_answers(
+    network: nn.Module, images: Images, side: int, machine: Machine, rows: Counts | None = None
+) -> RightAnswers:
+    """Put images, area-downsampled to `side` pixels as wholes, to a network in evaluation mode.
+
+    All of them, or those of some `rows`; a few at a time, so that mapped ones stay in their file.
+    """
     network.eval()
     count, found, size = 0, [], machine.validation_batch
-    for start in range(0, len(images), size):
-        part = Images(images.pixels[start : start + size], images.labels[start : start + size])
+    chosen = np.arange(len(images)) if rows is None else rows
+    for start in range(0, len(chosen), size):
+        now = chosen[start : start + size]
+        part = Images(images.pixels[now], images.labels[now])
         pixels = torch.from_numpy(np.array(downsample(part, side).pixels)).to(machine.device)
         with machine.autocast():
             logits = network(normalise(pixels)).float()
@@ -59,16 +65,18 @@ def right_answers(network: nn.Module, images: Images, side: int, machine: Machin
         found.append(ranked == part.labels[:, None])
     right: npt.NDArray[np.bool_] = np.concatenate(found) if found else np.zeros((0, 1), bool)
 
-    def by_class(chosen: npt.NDArray[np.bool_]) -> Counts:
-        return np.bincount(images.labels[chosen], minlength=count)
+    labels = images.labels[chosen]
+
+    def by_class(which: npt.NDArray[np.bool_]) -> Counts:
+        return np.bincount(labels[which], minlength=count)
 
     return RightAnswers(
-        by_class(np.ones(len(images), bool)),
+        by_class(np.ones(len(labels), bool)),
         by_class(right[:, 0]),
         by_class(np.logical_or.reduce(right, axis=1)),
     )
 
 
-def as_called(network: IsometricNet, input_side: int, image_side: int) -> nn.Module:
+def as_called(network: nn.Module, input_side: int, image_side: int) -> nn.Module:
     """A network for `input_side` pixels, upsampling images that are smaller."""
     return network if image_side >= input_side else Upsampled(network, input_side)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,64 +14,22 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from isonas.data.augment import augment, normalise
-from isonas.data.dataset import Images
-from isonas.data.store import mapped_for_random
 from isonas.errors import MemoryExhausted, TrainingError
-from isonas.evaluation import EpochResult
+from isonas.evaluation import EpochResult, Errors, errors_of
+from isonas.training.chance import chance_of
 from isonas.training.depthwise import speed_up_depthwise
+from isonas.training.examples import Examples
 from isonas.training.machine import Machine, keep_freed_memory
 from isonas.training.pooling import speed_up_pooling
 from isonas.training.recipe import Recipe
+from isonas.training.step import Gradients, cuda_graph
 
-_UPLOAD = 8192
 _CHECKED_EVERY = 32
 
 DIVERGED = 10
-"""An epoch's mean loss, in multiples of guessing's, from which on a training is given up."""
-
-
-@dataclass(frozen=True)
-class Examples:
-    """uint8 images (N, 3, S, S) and labels (N,) on the device they are trained on.
-
-    Where `rows` (N,) is given, `pixels` holds more images than these, and example i is its rows[i]-th.
-    """
-
-    pixels: Tensor
-    labels: Tensor
-    rows: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def images(self, chosen: Tensor | slice) -> Tensor:
-        """The pixels of some of the examples."""
-        return self.pixels[chosen if self.rows is None else self.rows[chosen]]
-
-
-def on_device(images: Images, device: str, rows: npt.NDArray[np.int64] | None = None) -> Examples:
-    """Images as tensors on a device ("cpu" or "cuda"): all, or those of some `rows`.
-
-    Mapped images stay in their file on a CPU, and reach a GPU some at a time: memory never holds all.
-    """
-    chosen = np.arange(len(images)) if rows is None else rows
-    labels = torch.from_numpy(images.labels[chosen]).to(device)
-    if images.file is None:
-        return Examples(torch.from_numpy(images.pixels[chosen]).to(device), labels)
-    if device == "cpu":
-        with warnings.catch_warnings():
-            # PyTorch has no read-only tensors, and warns; nothing here writes to images.
-            warnings.simplefilter("ignore", UserWarning)
-            pixels = torch.from_numpy(mapped_for_random(images))
-        return Examples(pixels, labels, torch.from_numpy(chosen))
-    pixels = torch.empty((len(chosen), *images.pixels.shape[1:]), dtype=torch.uint8, device=device)
-    for start in range(0, len(chosen), _UPLOAD):
-        part = slice(start, start + _UPLOAD)
-        pixels[part] = torch.from_numpy(images.pixels[chosen[part]])
-    return Examples(pixels, labels)
+"""An epoch's mean loss, in multiples of chance's, from which on a training is given up."""
 
 
 @contextmanager
@@ -98,9 +56,7 @@ _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ba
 def prepare(network: nn.Module, machine: Machine) -> None:
     """Bring a network to a machine, in place, in the form in which it trains fastest there."""
     network.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if machine.device == "cuda":
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.benchmark = False
+    machine.compute_exactly()
     if machine.device == "cpu":
         keep_freed_memory()
     if machine.device == "cpu" and machine.precision == "bf16":
@@ -122,6 +78,29 @@ class Checkpoint:
     def weights(self) -> dict[str, npt.NDArray[Any]]:
         """The network's parameters and buffers by name."""
         return {name: tensor.numpy() for name, tensor in self.network.items()}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Between processes tensors would go through /dev/shm, of which a container has 64 MB.
+        arrays = (_each(part, Tensor, Tensor.numpy) for part in (self.network, self.optimizer))
+        return _checkpoint_of, (*arrays, self.seconds)
+
+
+def _checkpoint_of(network: dict[str, Any], optimizer: dict[str, Any], seconds: float) -> Checkpoint:
+    def tensor(array: npt.NDArray[Any]) -> Tensor:
+        # What has come through shared memory may not be written to.
+        return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+    network, optimizer = (_each(part, np.ndarray, tensor) for part in (network, optimizer))
+    return Checkpoint(network, optimizer, seconds)
+
+
+def _each(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
+    """Nested dictionaries and lists with everything of one kind in them changed."""
+    if isinstance(value, kind):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _each(item, kind, change) for key, item in value.items()}
+    return [_each(item, kind, change) for item in value] if isinstance(value, list) else value
 
 
 def train(
@@ -149,16 +128,27 @@ def train(
     from a piece, and its running ones move once a piece.
 
     Raises TrainingError where the loss is no longer a number, where an epoch's mean is DIVERGED times
-    that of guessing, and where training takes longer than `timeout` seconds in all.
+    that of chance, and where training takes longer than `timeout` seconds in all.
     """
     deadline = time.perf_counter() + timeout - seconds if timeout is not None else math.inf
     optimizer = _optimizer(network, recipe)
     if optimizer_state is not None:
-        optimizer.load_state_dict(optimizer_state)
+        # A copy, for steps would write to it, and a training may have to begin from it again.
+        optimizer.load_state_dict(copy.deepcopy(optimizer_state))
+    size = _batch_size(recipe, training)
+    gradients = Gradients(
+        network,
+        machine,
+        label_smoothing=recipe.label_smoothing,
+        pieces=max(min(pieces, size // 2), 1),
+        record=cuda_graph if machine.device == "cuda" else None,
+    )
+    classes = 1 + int(max(training.labels.max(), validation.labels.max()))
+    chance = chance_of(training.labels, classes, recipe.label_smoothing)
     for epoch in range(from_epoch, recipe.epochs if to_epoch is None else to_epoch):
         began = time.perf_counter()
         loss = 0.0
-        for mean in _epoch(network, optimizer, training, recipe, machine, mirror, seed, epoch, pieces):
+        for mean in _epoch(network, optimizer, gradients, training, recipe, mirror, seed, epoch):
             if time.perf_counter() > deadline:
                 raise TrainingError(
                     f"its training took longer than {timeout:g} s, in epoch {epoch + 1} of {recipe.epochs}"
@@ -167,65 +157,56 @@ def train(
                 loss = mean
             if not math.isfinite(loss):
                 raise TrainingError(f"the loss became {loss} in epoch {epoch + 1}")
-        error = validation_error(network, validation, machine, pieces)
-        error_se = math.sqrt(error * (1 - error) / len(validation))
+        if loss > DIVERGED * chance.loss:
+            raise TrainingError(
+                f"training diverged: the mean loss of epoch {epoch + 1} was {loss:.3g}, that of chance is "
+                f"{chance.loss:.3g}"
+            )
+        found = validation_errors(network, validation, machine, pieces)
         took = time.perf_counter() - began
         seconds += took
-        micro_batch = -(-_batch_size(recipe, training) // pieces)
-        result = EpochResult(epoch + 1, error, error_se, loss, took, micro_batch)
+        result = EpochResult(
+            epoch + 1,
+            found.error,
+            found.error_se,
+            loss,
+            took,
+            micro_batch=-(-_batch_size(recipe, training) // pieces),
+            learned=chance.is_beaten(loss, found.error, found.error_se),
+            balanced_error=found.balanced_error,
+            balanced_error_se=found.balanced_error_se,
+        )
         yield result, _checkpoint(network, optimizer, seconds)
 
 
 def _epoch(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
+    gradients: Gradients,
     training: Examples,
     recipe: Recipe,
-    machine: Machine,
     mirror: bool,
     seed: int,
     epoch: int,
-    pieces: int,
 ) -> Iterator[float | None]:
-    """Train one epoch, yielding after every step: now and then, and at its end, the mean loss so far.
-
-    Raises TrainingError at the end of one that went astray.
-    """
+    """Train one epoch, yielding after every step: now and then, and at its end, the mean loss so far."""
     generator = _generator(seed, epoch)
     count = recipe.epoch_images or len(training)
-    order = _order(len(training), epoch * count, count, seed).to(training.labels.device)
+    order = _order(len(training), epoch * count, count, seed).to(training.pixels.device)
     size = _batch_size(recipe, training)
-    pieces = max(min(pieces, size // 2), 1)
     steps = count // size
-    total = torch.zeros((), device=training.labels.device)
+    gradients.total.zero_()
     network.train()
     for step in range(steps):
         rate = recipe.rate((epoch * steps + step + 1) / (recipe.epochs * steps))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        chosen = order[step * size : (step + 1) * size]
-        batch = augment(training.images(chosen), mirror=mirror, generator=generator)
-        labels = training.labels[chosen]
-        for piece, piece_labels in zip(batch.tensor_split(pieces), labels.tensor_split(pieces), strict=True):
-            with machine.autocast():
-                logits = network(normalise(piece))
-            loss = functional.cross_entropy(
-                logits.float(), piece_labels, label_smoothing=recipe.label_smoothing
-            )
-            loss = loss * (len(piece) / size)
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
+        pixels, labels = training.batch(order[step * size : (step + 1) * size])
+        gradients(augment(pixels, mirror=mirror, generator=generator), labels)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
         # Reading the loss waits for a GPU.
-        yield float(total) / (step + 1) if step % _CHECKED_EVERY == 0 else None
-    mean, guessing = float(total) / steps, math.log(logits.shape[1])
-    yield mean
-    if mean > DIVERGED * guessing:
-        raise TrainingError(
-            f"training diverged: the mean loss of epoch {epoch + 1} was {mean:.3g}, that of guessing is "
-            f"{guessing:.3g}"
-        )
+        yield float(gradients.total) / (step + 1) if step % _CHECKED_EVERY == 0 else None
+    yield float(gradients.total) / steps
 
 
 def _batch_size(recipe: Recipe, training: Examples) -> int:
@@ -247,20 +228,26 @@ def _generator(seed: int, stream: int) -> torch.Generator:
 
 
 @torch.no_grad()
-def validation_error(network: nn.Module, images: Examples, machine: Machine, pieces: int = 1) -> float:
-    """1 − top-1 of a network in evaluation mode, on images as they are.
+def validation_errors(network: nn.Module, images: Examples, machine: Machine, pieces: int = 1) -> Errors:
+    """The errors of a network in evaluation mode, on images as they are.
 
     They are taken the machine's `validation_batch` at a time, or so many times fewer as there are `pieces`.
     """
     network.eval()
-    wrong = 0
+    right, true = [], []
     size = max(machine.validation_batch // pieces, 1)
     for start in range(0, len(images), size):
         end = start + size
+        pixels, labels = images.batch(slice(start, end))
         with machine.autocast():
-            logits = network(normalise(images.images(slice(start, end))))
-        wrong += int((logits.argmax(1) != images.labels[start:end]).sum())
-    return wrong / len(images)
+            logits = network(normalise(pixels))
+        right.append(logits.argmax(1) == labels)
+        true.append(labels)
+    every = torch.cat(true).cpu().numpy()
+    return errors_of(
+        np.bincount(every[torch.cat(right).cpu().numpy()], minlength=logits.shape[1]),
+        np.bincount(every, minlength=logits.shape[1]),
+    )
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -273,11 +260,10 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def _checkpoint(network: nn.Module, optimizer: torch.optim.Optimizer, seconds: float) -> Checkpoint:
-    def copied(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value.detach().to("cpu", copy=True).contiguous()
-        if isinstance(value, dict):
-            return {key: copied(item) for key, item in value.items()}
-        return [copied(item) for item in value] if isinstance(value, list) else value
+    def copied(state: dict[str, Any]) -> dict[str, Any]:
+        copy: dict[str, Any] = _each(
+            state, Tensor, lambda tensor: tensor.detach().to("cpu", copy=True).contiguous()
+        )
+        return copy
 
     return Checkpoint(copied(dict(network.state_dict())), copied(optimizer.state_dict()), seconds)

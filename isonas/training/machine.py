@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from joblib import cpu_count
 
 from isonas.errors import UsageError
 
@@ -41,6 +42,21 @@ class Machine:
         finally:
             torch.set_num_threads(before)
 
+    @contextmanager
+    def random_state_kept(self) -> Iterator[None]:
+        """PyTorch's generators as they were, afterwards: the CPU's, and the current GPU's where it trains."""
+        devices = [torch.cuda.current_device()] if self.device == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            yield
+
+    def compute_exactly(self) -> None:
+        """Let a GPU repeat its results to the bit and compute fp32 in fp32, not in TF32 of 10 bits."""
+        if self.device == "cuda":
+            torch.backends.cudnn.deterministic = True
+            torch.backends.cudnn.benchmark = False
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cuda.matmul.allow_tf32 = False
+
 
 def probe_machine(device: str = "auto", threads: int | None = None, precision: str = "auto") -> Machine:
     """The machine to train on; `threads` defaults to the usable cores, `precision` is measured.
@@ -55,15 +71,16 @@ def probe_machine(device: str = "auto", threads: int | None = None, precision: s
         return Machine(device, precision, threads)
     unprobed = Machine(device, "fp32", threads)
     with unprobed.threads_set():
-        fast = torch.cuda.is_bf16_supported() if device == "cuda" else _bf16_pays()
+        fast = _computes_bf16() if device == "cuda" else _bf16_pays()
     return Machine(device, "bf16" if fast else "fp32", threads)
 
 
 def usable_cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Processor cores that this process may use, at least 1.
+
+    The least of the machine's, its affinity's and its container's quota (cgroups 1 and 2), rounded up.
+    """
+    return int(cpu_count())
 
 
 def visible_gpus(device: str) -> list[str]:
@@ -97,6 +114,11 @@ def keep_freed_memory() -> None:
 
 _TRIM_ABOVE, _MAP_ABOVE = -1, -3
 """M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's mallopt(3)."""
+
+
+def _computes_bf16() -> bool:
+    """Whether the GPU has bf16 arithmetic (Ampere, 8.0, and later): older ones emulate it."""
+    return torch.cuda.get_device_capability() >= (8, 0)
 
 
 def _bf16_pays() -> bool:

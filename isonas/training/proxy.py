@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from isonas.data.dataset import Dataset, split_validation
+from isonas.data.preprocessing import Fit
 from isonas.data.resize import downsample
 from isonas.data.sources import open_dataset
 from isonas.errors import MemoryExhausted, TrainingError
@@ -27,14 +28,13 @@ from isonas.evaluation import Curve, TrainingState
 from isonas.genome import Genome
 from isonas.networks.build import build_network
 from isonas.training.deployed import Upsampled
+from isonas.training.examples import Examples, images_held, on_device
 from isonas.training.loop import (
     Checkpoint,
-    Examples,
-    on_device,
     prepare,
     train,
     training_errors,
-    validation_error,
+    validation_errors,
 )
 from isonas.training.machine import Machine, require_device
 from isonas.training.proxy_input import proxy_input
@@ -44,6 +44,8 @@ Rows = npt.NDArray[np.int64]
 
 CACHED_BYTES = 5 * 2**20
 CACHED_IMAGES = 32
+KEPT_BYTES = 2**30
+"""What images of several sides may take of memory together, before only those in use are kept."""
 SMALLEST_PIECE = 4
 """Images below which a batch is not cut: batch norm needs some to take its statistics from."""
 
@@ -52,9 +54,9 @@ SMALLEST_PIECE = 4
 class ProxySetting:
     """What decides a genome's training but the genome and its seed; names and numbers, no images.
 
-    `data` and `cache` are `open_dataset`'s, `input_side` is the deployment input and `source_side` a
-    limit on what is read, in pixels; `split_seed` draws the validation images. A training that takes
-    longer than `trial_timeout` seconds fails.
+    `data`, `cache`, `image_side` and `fit` are `open_dataset`'s, `input_side` is the deployment input and
+    `source_side` a limit on what is read, in pixels; `split_seed` draws the validation images. A training
+    that takes longer than `trial_timeout` seconds fails.
     """
 
     data: str
@@ -65,6 +67,8 @@ class ProxySetting:
     source_side: int
     split_seed: int
     trial_timeout: float | None = None
+    image_side: int | None = None
+    fit: Fit = Fit.CROP
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class _Training:
     """One network's training over (from_epoch, to_epoch], on images of `image_side` pixels."""
 
     build: Callable[[], nn.Module]
+    recipe: Recipe
     image_side: int
     seed: int
     from_epoch: int
@@ -101,7 +106,7 @@ class ProxyEvaluator:
 
     @cached_property
     def _split(self) -> tuple[Rows, Rows]:
-        return split_validation(self._data.train.labels, self._split_seed)
+        return split_validation(self._data.train, self._split_seed)
 
     def __call__(
         self, genome: Genome, seed: int, from_epoch: int, to_epoch: int, state: TrainingState | None
@@ -111,6 +116,7 @@ class ProxyEvaluator:
         return self._trained(
             _Training(
                 build=partial(build_network, genome, side, self._data.classes),
+                recipe=self._recipe,
                 image_side=side,
                 seed=seed,
                 from_epoch=from_epoch,
@@ -120,8 +126,9 @@ class ProxyEvaluator:
             )
         )
 
-    def other(self, build: Callable[[int, int], nn.Module], seed: int) -> Curve:
-        """Train a network that is no genome's over the whole schedule, as a trial is trained.
+    def other(self, build: Callable[[int, int], nn.Module], seed: int, peak_rate: float | None) -> Curve:
+        """Train a network that is no genome's over the whole schedule, as a trial is trained but for the
+        peak learning rate (at batch size 32; None for a trial's).
 
         `build(input_side, classes)` makes it for the deployment input. It reads the whole image, of the
         source's side or the deployment input, whichever is less, upsampled bilinearly to the
@@ -133,7 +140,8 @@ class ProxyEvaluator:
             network = build(whole, self._data.classes)
             return network if side == whole else Upsampled(network, whole)
 
-        curve, _ = self._trained(_Training(built, side, seed, 0, self._recipe.epochs, None, 1))
+        recipe = replace(self._recipe, peak_rate=peak_rate or self._recipe.peak_rate)
+        curve, _ = self._trained(_Training(built, recipe, side, seed, 0, recipe.epochs, None, 1))
         return curve
 
     def _trained(self, training: _Training) -> tuple[Curve, Checkpoint]:
@@ -156,7 +164,7 @@ class ProxyEvaluator:
 
     def _train(self, training: _Training) -> tuple[Curve, Checkpoint]:
         checkpoint, curve = training.checkpoint, []
-        with self._machine.threads_set(), torch.random.fork_rng(), training_errors():
+        with self._machine.threads_set(), self._machine.random_state_kept(), training_errors():
             torch.manual_seed(training.seed)
             examples, validation = self._examples(training.image_side)
             network = training.build()
@@ -167,7 +175,7 @@ class ProxyEvaluator:
                 network,
                 examples,
                 validation,
-                self._recipe,
+                training.recipe,
                 self._machine,
                 mirror=self._data.mirror,
                 seed=training.seed,
@@ -190,19 +198,32 @@ class ProxyEvaluator:
         if self._data.held_back is None or not isinstance(state, Checkpoint):
             return None
         side = proxy_input(genome.internal_resolution, self._source_side, self._input_side)
-        with self._machine.threads_set(), torch.random.fork_rng(), training_errors():
+        with self._machine.threads_set(), self._machine.random_state_kept(), training_errors():
             network = build_network(genome, side, self._data.classes)
             network.load_state_dict(state.network)
             prepare(network, self._machine)
             images = on_device(downsample(self._data.held_back, side), self._machine.device)
-            return validation_error(network, images, self._machine)
+            return validation_errors(network, images, self._machine).error
 
     def _examples(self, side: int) -> tuple[Examples, Examples]:
         if side not in self._by_side:
-            images = downsample(self._data.train, side)
-            training, validation = (on_device(images, self._machine.device, rows) for rows in self._split)
+            if not self._room_beside(side):
+                self._by_side.clear()
+            with images_held(len(self._data.train), side):
+                images = downsample(self._data.train, side)
+                training, validation = (on_device(images, self._machine.device, rows) for rows in self._split)
             self._by_side[side] = training, validation
         return self._by_side[side]
+
+    def _room_beside(self, side: int) -> bool:
+        """Whether images of other sides are kept beside those of `side`: never on a GPU.
+
+        Mapped ones take no memory of this process.
+        """
+        if self._machine.device != "cpu":
+            return False
+        kept = 3 * len(self._data.train) * sum(each**2 for each in (*self._by_side, side))
+        return self._data.train.file is not None or kept <= KEPT_BYTES
 
 
 def pieces_of(genome: Genome, batch_size: int, device: str) -> int:
@@ -212,12 +233,18 @@ def pieces_of(genome: Genome, batch_size: int, device: str) -> int:
     over larger ones are made at memory's speed. It depends on the genome alone, not on the machine's
     cache, so that results do not.
     """
+    return pieces_for(genome.expansion * genome.channels * genome.internal_resolution**2, batch_size, device)
+
+
+def pieces_for(hidden: int, batch_size: int, device: str) -> int:
+    """`pieces_of` for any network whose largest hidden tensor has `hidden` elements for one image."""
     if device != "cpu":
         return 1
-    hidden_bytes = 2 * genome.expansion * genome.channels * genome.internal_resolution**2 * batch_size
+    hidden_bytes = 2 * hidden * batch_size
     return max(min(math.ceil(hidden_bytes / CACHED_BYTES), batch_size // CACHED_IMAGES), 1)
 
 
 def evaluator_of(setting: ProxySetting) -> ProxyEvaluator:
-    """Open the images and make the evaluator; raises as `open_dataset` does."""
-    return ProxyEvaluator(open_dataset(setting.data, setting.cache), setting)
+    """Open the images, without a word on them, and make the evaluator; raises as `open_dataset` does."""
+    data = open_dataset(setting.data, setting.cache, setting.image_side, setting.fit, tell=False)
+    return ProxyEvaluator(data, setting)

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from isonas.errors import UsageError
+from isonas.paths import read_yaml, user_path
 
 RATE_BATCH = 256
 """Images of a step at which a recipe's rate is meant."""
@@ -60,8 +61,8 @@ class FullRecipe:
 @cache
 def shipped_recipes() -> dict[str, FullRecipe]:
     """The recipes of recipes.yaml by name."""
-    text = Path(__file__).with_name("recipes.yaml").read_text(encoding="utf-8")
-    return {name: parse_recipe(document, name) for name, document in yaml.safe_load(text).items()}
+    documents = read_yaml(Path(__file__).with_name("recipes.yaml"))
+    return {name: parse_recipe(document, name) for name, document in documents.items()}
 
 
 def load_recipe(name_or_path: str) -> FullRecipe:
@@ -72,10 +73,10 @@ def load_recipe(name_or_path: str) -> FullRecipe:
     if name_or_path in shipped_recipes():
         return shipped_recipes()[name_or_path]
     try:
-        document = yaml.safe_load(Path(name_or_path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        document = read_yaml(user_path(name_or_path))
+    except OSError as error:
         raise UsageError(
-            f"no recipe {name_or_path!r} ({getattr(error, 'strerror', None) or error}); give one of "
+            f"no recipe {name_or_path!r} ({error.strerror}); give one of "
             f"{', '.join(shipped_recipes())}, or the path of a YAML file."
         ) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from isonas.data.augment import normalise
 from isonas.data.dataset import Dataset, Images, Labels, split_validation
 from isonas.errors import TrainingError, UsageError
 from isonas.networks.build import build_network
-from isonas.networks.isometric import IsometricNet
 from isonas.training.augmentation import (
     AugmentedImages,
     Key,
@@ -45,11 +45,25 @@ _WEIGHTS, _ORDER = 2, 3
 """Streams of random numbers beside those of images and batches."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What of a `Retraining` decides the training of a network that is no genome's."""
+
+    input_side: int
+    recipe: FullRecipe
+    micro_batch: int
+    seed: int
+    device: str
+    precision: str
+    threads: int
+
+
 def retrain(
     retraining: Retraining,
     data: Dataset,
     *,
     state: State | None = None,
+    crops: Images | None = None,
     weights: dict[str, Tensor] | None = None,
     processes: Processes | None = None,
     workers: int = 0,
@@ -58,21 +72,60 @@ def retrain(
     """Train on from `state`, or from `weights`, or from fresh ones; yields the state after every epoch.
 
     `data` are all images; validation images are carved from its training images, and nothing is read
-    of its held-back split. `stepped` is called after every step. Raises UsageError where the batch does
-    not fit the images or the processes, TrainingError where the loss is no longer a number.
+    of its held-back split. `crops` are the same training images, larger, to cut training crops from.
+    `stepped` is called after every step. Raises UsageError where the batch does not fit the images or the
+    processes, TrainingError where the loss is no longer a number.
     """
-    processes = processes or Processes()
-    recipe = retraining.recipe
-    chosen, carved = split_validation(data.train.labels, retraining.split_seed)
-    validation = Images(data.train.pixels[carved], data.train.labels[carved])
-    steps, accumulate = plan(retraining, len(chosen), processes)
-    machine = Machine(retraining.device, retraining.precision, retraining.threads)
-    side = min(retraining.input_side, data.train.side)
-    with machine.threads_set(), randomness_kept(), training_errors():
-        reseed(retraining.seed, _WEIGHTS)
+    chosen, carved = split_validation(data.train, retraining.split_seed)
+
+    def build() -> nn.Module:
         network = build_network(retraining.genome, retraining.input_side, data.classes)
         if weights is not None:
             network.load_state_dict(weights)
+        return network
+
+    yield from train_in_full(
+        build,
+        retraining,
+        data,
+        chosen,
+        data.train,
+        carved,
+        state=state,
+        crops=crops,
+        processes=processes,
+        workers=workers,
+        stepped=stepped,
+    )
+
+
+def train_in_full(
+    build: Callable[[], nn.Module],
+    retraining: Retraining | Terms,
+    data: Dataset,
+    chosen: Labels,
+    scored: Images,
+    scored_rows: Labels | None = None,
+    *,
+    state: State | None = None,
+    crops: Images | None = None,
+    processes: Processes | None = None,
+    workers: int = 0,
+    stepped: Callable[[], None] = lambda: None,
+) -> Iterator[State]:
+    """`retrain` for any network: what `build` makes, on the `chosen` rows of the training images.
+
+    It is scored after every epoch on `scored_rows` of `scored`, or on all of them.
+    """
+    processes = processes or Processes()
+    recipe = retraining.recipe
+    rows = np.arange(len(scored)) if scored_rows is None else scored_rows
+    steps, accumulate = plan(retraining, len(chosen), processes)
+    machine = Machine(retraining.device, retraining.precision, retraining.threads)
+    side = min(retraining.input_side, data.train.side)
+    with machine.threads_set(), randomness_kept(machine), training_errors():
+        reseed(retraining.seed, _WEIGHTS)
+        network = build()
         prepare(network, machine)
         average = _average(network, recipe)
         _drop_out(network, recipe)
@@ -82,7 +135,7 @@ def retrain(
             average.module.load_state_dict(state.average)
             optimizer.load_state_dict(state.optimizer)
         called = processes.wrapped(as_called(network, retraining.input_side, side))
-        images = AugmentedImages(data.train, side, recipe, mirror=data.mirror, seed=retraining.seed)
+        images = AugmentedImages(crops or data.train, side, recipe, mirror=data.mirror, seed=retraining.seed)
         first = len(state.history) if state else 0
         keys = _keys(retraining, chosen, steps, range(first, recipe.epochs), processes, accumulate)
         batches = loader(images, keys, workers)
@@ -119,7 +172,7 @@ def retrain(
             for net in (network, average.module):
                 processes.average_buffers(net)
             error, average_error = (
-                _error(as_called(net, retraining.input_side, side), validation, side, machine, processes)
+                _error(as_called(net, retraining.input_side, side), scored, rows, side, machine, processes)
                 for net in (network, average.module)
             )
             seconds = time.perf_counter() - began
@@ -128,14 +181,17 @@ def retrain(
             yield state
 
 
-def plan(retraining: Retraining, images: int, processes: Processes) -> tuple[int, int]:
+def plan(retraining: Retraining | Terms, images: int, processes: Processes) -> tuple[int, int]:
     """Steps of an epoch, and micro-batches that each process takes in a step.
 
     Raises UsageError where the batch is larger than the images or cannot be shared out.
     """
     batch, micro = retraining.recipe.batch_size, retraining.micro_batch
     if batch > images:
-        raise UsageError(f"--batch-size {batch} is more than the {images} training images; give fewer.")
+        raise UsageError(
+            f"a batch of {batch} images is more than the {images} training images; give a smaller "
+            "--batch-size."
+        )
     if batch % (micro * processes.count):
         raise UsageError(
             f"a batch of {batch} images is not shared out evenly by {processes.count} "
@@ -171,18 +227,18 @@ def optimizer_of(network: nn.Module, recipe: FullRecipe) -> torch.optim.Optimize
     return optimizer
 
 
-def held_back_result(weights: Weights, data: Dataset, machine: Machine) -> dict[str, Any] | None:
-    """Top-1 and top-5 of weights on the held-back images, in fp32; None where there are none."""
-    if data.held_back is None:
-        return None
+def result_of(
+    weights: Weights, images: Images, machine: Machine, rows: Labels | None = None
+) -> dict[str, Any]:
+    """Top-1 and top-5 of weights on images, or some rows of them, in fp32: what an export computes."""
     plain = Machine(machine.device, "fp32", machine.threads)
-    side = min(weights.input_side, data.held_back.side)
+    side = min(weights.input_side, images.side)
     with plain.threads_set(), training_errors():
         network = weights.network()
         prepare(network, plain)
-        right = right_answers(as_called(network, weights.input_side, side), data.held_back, side, plain)
+        right = right_answers(as_called(network, weights.input_side, side), images, side, plain, rows)
     return {
-        "images": len(data.held_back),
+        "images": int(right.images.sum()),
         "top1": 1 - right.error,
         "top5": right.top5_accuracy,
         "error": right.error,
@@ -191,7 +247,7 @@ def held_back_result(weights: Weights, data: Dataset, machine: Machine) -> dict[
 
 
 def _keys(
-    retraining: Retraining,
+    retraining: Retraining | Terms,
     chosen: Labels,
     steps: int,
     epochs: range,
@@ -209,7 +265,7 @@ def _keys(
                 yield [(epoch, int(index)) for index in chosen[order[start : start + micro].numpy()]]
 
 
-def _average(network: IsometricNet, recipe: FullRecipe) -> Any:
+def _average(network: nn.Module, recipe: FullRecipe) -> Any:
     """The moving average of weights and running statistics, its decay rising with the steps: 1 − n^(−2/3),
     up to the recipe's."""
     from timm.utils.model_ema import ModelEmaV3
@@ -217,12 +273,15 @@ def _average(network: IsometricNet, recipe: FullRecipe) -> Any:
     return ModelEmaV3(network, decay=recipe.average_decay, use_warmup=True)
 
 
-def _drop_out(network: IsometricNet, recipe: FullRecipe) -> None:
+def _drop_out(network: nn.Module, recipe: FullRecipe) -> None:
+    """Dropout before the classifier, the network's last FC."""
+
     def dropped(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (functional.dropout(inputs[0], recipe.dropout, layer.training),)
 
     if recipe.dropout:
-        network.classifier.register_forward_pre_hook(dropped)
+        *_, classifier = (layer for layer in network.modules() if isinstance(layer, nn.Linear))
+        classifier.register_forward_pre_hook(dropped)
 
 
 def _synchronised(called: nn.Module, last: bool) -> Any:
@@ -232,12 +291,13 @@ def _synchronised(called: nn.Module, last: bool) -> Any:
     return nullcontext()
 
 
-def _error(network: nn.Module, images: Images, side: int, machine: Machine, processes: Processes) -> float:
-    """1 − top-1, each process counting its share of the images."""
-    share = slice(processes.rank, None, processes.count)
-    right = right_answers(network, Images(images.pixels[share], images.labels[share]), side, machine)
+def _error(
+    network: nn.Module, images: Images, rows: Labels, side: int, machine: Machine, processes: Processes
+) -> float:
+    """1 − top-1 on rows of the images, each process counting its share of them."""
+    right = right_answers(network, images, side, machine, rows[processes.rank :: processes.count])
     count = torch.tensor(int(right.top1.sum()), device=machine.device)
-    return 1 - int(processes.sum(count)) / len(images)
+    return 1 - int(processes.sum(count)) / len(rows)
 
 
 def _state_after(

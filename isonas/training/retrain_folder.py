@@ -12,6 +12,7 @@ The checkpoint is the state; weights and history are derived from it and written
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor
 
 from isonas.atomic import PART_SUFFIX, write_atomically
+from isonas.data.preprocessing import Fit, Preprocessing, preprocessing
 from isonas.errors import IsonasError, LogError, RunError
 from isonas.genome import Genome, parse_genome
 from isonas.training.recipes import FullRecipe, parse_recipe
@@ -43,6 +45,10 @@ class Retraining:
     batch-norm statistics; processes and accumulation make up the recipe's batch. `seed` is of weights,
     batches and augmentation, `split_seed` draws the validation images. `trial` is the search's that the
     genome is from, with its `proxy_error`; `warm_start` says whether its weights are started from.
+
+    Images are squares of `image_side` pixels, photographs brought to them as `fit` says by that version of
+    the `decoder`; training crops are cut from squares of `crop_side`. What an older file means, which does
+    not say, are the source's own squares, stretched.
     """
 
     genome: Genome
@@ -57,9 +63,21 @@ class Retraining:
     device: str
     precision: str
     threads: int
+    training_version: int
+    image_side: int | None = None
+    fit: Fit = Fit.STRETCH
+    crop_side: int | None = None
+    decoder: int = 0
     trial: int | None = None
     proxy_error: float | None = None
     warm_start: bool = False
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What is done to images that the network is tested on; None where an older file does not say."""
+        if self.image_side is None:
+            return None
+        return preprocessing(self.fit, self.image_side, self.input_side, self.decoder)
 
 
 MAY_CHANGE = ("data", "recipe.description", "trial", "proxy_error")
@@ -119,9 +137,12 @@ def read_retraining(folder: Path) -> Retraining | None:
             raise LogError(f"{path} is of version {version}; use the isonas that wrote it.")
         return Retraining(
             **{
+                # What a file means that does not say.
+                "training_version": 1,
                 **document,
                 "genome": parse_genome(document["genome"]),
                 "class_names": tuple(document["class_names"]),
+                "fit": Fit(document.get("fit", Fit.STRETCH)),
                 "recipe": parse_recipe(document["recipe"], str(path)),
             }
         )
@@ -144,6 +165,7 @@ def retraining_document(retraining: Retraining) -> dict[str, Any]:
         **plain,
         "genome": str(retraining.genome),
         "class_names": list(retraining.class_names),
+        "fit": str(retraining.fit),
         "recipe": asdict(retraining.recipe),
     }
 
@@ -152,14 +174,28 @@ def save_state(folder: Path, retraining: Retraining, state: State) -> None:
     """Replace the checkpoint, then what is derived from it; raises LogError."""
     document = {**vars(state), "history": [asdict(row) for row in state.history]}
     with writing(folder):
-        write_atomically(folder / CHECKPOINT, lambda stream: torch.save(document, stream))
+        write_document(folder / CHECKPOINT, document)
     derive(folder, retraining, state)
+
+
+def write_document(path: Path, document: dict[str, Any]) -> None:
+    """Write what `torch.load` reads, whole or not at all; raises OSError."""
+    # Through memory: PyTorch's own writer turns a full disk into an assertion, or into an abort.
+    content = io.BytesIO()
+    torch.save(document, content)
+    write_atomically(path, lambda stream: stream.write(content.getbuffer()))
 
 
 def derive(folder: Path, retraining: Retraining, state: State) -> None:
     """Write the weights files and the history that a state gives; raises LogError."""
     last = state.history[-1]
-    training = {"epochs": retraining.recipe.epochs, "epochs_done": last.epoch, "data": retraining.data}
+    training = {
+        "epochs": retraining.recipe.epochs,
+        "epochs_done": last.epoch,
+        "data": retraining.data,
+        "data_fingerprint": retraining.data_fingerprint,
+        "split_seed": retraining.split_seed,
+    }
     best = {"epoch": state.best_epoch, "average": state.best_average, "validation_error": state.best_error}
     average = {"epoch": last.epoch, "average": True, "validation_error": last.average_error}
     as_best = Weights(
@@ -168,6 +204,7 @@ def derive(folder: Path, retraining: Retraining, state: State) -> None:
         retraining.class_names,
         state.best,
         {**training, **best},
+        retraining.preprocessing,
     )
     table = pa.Table.from_pylist([asdict(row) for row in state.history])
     with writing(folder):
@@ -184,7 +221,8 @@ def load_state(folder: Path) -> State | None:
     if not path.exists():
         return None
     try:
-        document = torch.load(path, weights_only=True, map_location="cpu")
+        with path.open("rb") as stream:
+            document = torch.load(stream, weights_only=True, map_location="cpu")
         return State(**{**document, "history": tuple(Epoch(**row) for row in document["history"])})
     except Exception as error:
         # A torn or foreign file raises whatever its bytes happen to mean.
@@ -239,11 +277,10 @@ def writing(folder: Path) -> Iterator[None]:
     """Turn what a failed write into a training's folder raises into a LogError."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        # PyTorch's writer reports a full disk as a RuntimeError.
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    except OSError as error:
         raise LogError(
-            f"{folder} cannot be written ({reason}); mend that and give the same command again."
+            f"{folder} cannot be written ({error.strerror or error}); mend that and give the same command "
+            "again."
         ) from None
 
 

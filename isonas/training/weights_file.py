@@ -12,7 +12,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from isonas.atomic import write_atomically
-from isonas.errors import IsonasError, LogError
+from isonas.data.preprocessing import Preprocessing, parse_preprocessing, preprocessing_document
+from isonas.errors import IsonasError, LogError, UsageError
 from isonas.genome import Genome, parse_genome
 from isonas.networks.build import build_network
 from isonas.networks.isometric import IsometricNet
@@ -25,13 +26,15 @@ _METADATA = "isonas"
 
 @dataclass(frozen=True)
 class Weights:
-    """A genome's weights for `input_side` pixels; `training` is what is to be known of how they came."""
+    """A genome's weights for `input_side` pixels; `training` is what is to be known of how they came,
+    `preprocessing` what was done to the images, None of weights from before that was written down."""
 
     genome: Genome
     input_side: int
     class_names: tuple[str, ...]
     tensors: dict[str, Tensor]
     training: dict[str, Any]
+    preprocessing: Preprocessing | None
 
     def network(self) -> IsometricNet:
         """The network with these weights, in evaluation mode; raises ValueError where they do not fit."""
@@ -50,6 +53,7 @@ def write_weights(path: Path, weights: Weights) -> None:
         "input": weights.input_side,
         "class_names": list(weights.class_names),
         "training": weights.training,
+        "preprocessing": preprocessing_document(weights.preprocessing),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.tensors.items()}
     content = save(tensors, {_METADATA: json.dumps(head)})
@@ -59,11 +63,13 @@ def write_weights(path: Path, weights: Weights) -> None:
 def read_weights(path: Path) -> Weights:
     """Read a weights file, or the chosen weights of a retraining's folder.
 
-    Raises LogError where there are none, or they are not what `write_weights` wrote.
+    Raises UsageError where there are none, LogError where they are not what `write_weights` wrote.
     """
     file = path / BEST if path.is_dir() else path
     if not file.is_file():
-        raise LogError(f"{file} is not there; train with isonas retrain, and give its folder or its weights.")
+        raise UsageError(
+            f"{file} is not there; train with isonas retrain, and give its folder or its weights."
+        )
     try:
         with safe_open(file, framework="pt") as stored:
             head = json.loads((stored.metadata() or {})[_METADATA])
@@ -74,6 +80,7 @@ def read_weights(path: Path) -> Weights:
             tuple(head["class_names"]),
             tensors,
             dict(head["training"]),
+            parse_preprocessing(head.get("preprocessing")),
         )
         weights.network()
     except KeyError:
