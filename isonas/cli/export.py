@@ -23,6 +23,7 @@ from isonas.errors import UsageError
 from isonas.paths import user_path
 
 if TYPE_CHECKING:
+    from isonas.data.dataset import Dataset
     from isonas.export.origin import Origin
     from isonas.genome import Genome
     from isonas.hardware import Budget
@@ -40,10 +41,10 @@ if TYPE_CHECKING:
     "form",
     default="pytorch",
     show_default=True,
-    type=click.Choice(["pytorch"]),
-    help="What to write.",
+    type=click.Choice(["pytorch", "c"]),
+    help="What to write: PyTorch files, or C99 in int8 for microcontrollers.",
 )
-@click.option("--data", help="Images to train on. Default: the run's.")
+@click.option("--data", help="Images to train on, and to choose int8 ranges from. Default: the run's.")
 @click.option(
     "--epochs",
     type=click.IntRange(0),
@@ -71,7 +72,7 @@ if TYPE_CHECKING:
 @json_option
 def export(what: str, as_json: bool, **options: Any) -> None:  # fmt: skip
     """Write the network of a run's trial, of a GENOME, or of a CHECKPOINT, as files that PyTorch alone can
-    load.
+    load, or as C.
 
     CHECKPOINT is the folder of a retraining (its best weights), or one of the weights files in it. Of a
     RUN a trial that was retrained at this input is written with those weights. Any other front member is
@@ -79,15 +80,20 @@ def export(what: str, as_json: bool, **options: Any) -> None:  # fmt: skip
     there are no weights, or the stem's factor is not whole, --epochs trains first. Every form is loaded
     again and compared before the folder appears.
 
+    With --format c the folder holds C99 that needs nothing else: int8, one static arena, bit for bit the
+    integer reference on which its top-1 was counted. `isonas verify` compiles and runs it.
+
     \b
     Example:
       isonas export runs/quick-clutter-1 --select best
       isonas export runs/quick-clutter-1/retrain/isonet_l8_c64_r8_e3_se0_s2d_m4_h0
+      isonas export runs/quick-clutter-1 --format c --output net_c
       isonas export isonet_l4_c32_r8_e3_se4_s2d --data clutter --epochs 4 --input 32
     """
     if options["epochs"] is None:
         for name in ("data", "image_side", "fit", "epoch_images", "seed", "threads", "device", "precision"):
-            if options[name] not in (None, "auto"):
+            # int8 chooses its ranges from images.
+            if options[name] not in (None, "auto") and (name, options["form"]) != ("data", "c"):
                 typed = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{typed} is for a training; give --epochs N with it.")
     run = user_path(what)
@@ -107,7 +113,7 @@ def export(what: str, as_json: bool, **options: Any) -> None:  # fmt: skip
     manifests = []
     for make, budget, folder in exports:
         if folder not in taken:
-            manifest = _written(make, budget, folder, options["form"])
+            manifest = _written(make, budget, folder, options)
             manifests.append(manifest)
             click.echo(f"wrote {folder} ({_WEIGHTS[manifest['origin']['weights']]})", err=True)
     if as_json:
@@ -210,13 +216,33 @@ def _trained(
     return from_training(genome, data, recipe, machine, side, seed, _say)
 
 
-def _written(make: Callable[[], Origin], budget: Budget, folder: Path, form: str) -> dict[str, Any]:
+def _written(
+    make: Callable[[], Origin], budget: Budget, folder: Path, options: dict[str, Any]
+) -> dict[str, Any]:
     from isonas.export.manifest import manifest_of
     from isonas.export.pytorch import export_pytorch
 
     origin = make()
-    manifest = manifest_of(origin, form, budget)
+    manifest = manifest_of(origin, options["form"], budget)
+    if options["form"] == "c":
+        from isonas.export.c_folder import export_c
+
+        split_seed = int(origin.description.get("split_seed", 0))
+        return export_c(origin, _images(origin, options), split_seed, manifest, folder)
     return export_pytorch(origin.network, origin.genome, origin.input_side, origin.examples, manifest, folder)
+
+
+def _images(origin: Origin, options: dict[str, Any]) -> Dataset:
+    """The images that int8 ranges are chosen from: those of `--data`, or those of the training."""
+    from isonas.cli.resolve import cache_folder
+    from isonas.data.sources import open_dataset
+
+    source = options["data"] or origin.description.get("data")
+    if not source:
+        raise UsageError("int8 ranges are chosen from images; give those of the training with --data SOURCE.")
+    chain = origin.preprocessing
+    form = (chain.side, chain.fit) if chain else (origin.input_side,)
+    return open_dataset(source, cache_folder(options), *form)
 
 
 def _say(message: str) -> None:

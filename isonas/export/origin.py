@@ -79,6 +79,8 @@ def from_proxy(run: Path, trial: Trial, inputs: Inputs, input_side: int) -> Orig
     description = {
         "weights": "proxy",
         "run": str(run),
+        "data": inputs.data,
+        "split_seed": inputs.seed,
         "trial": trial.number,
         "epochs": trial.epochs,
         "validation_error": trial.error,
@@ -152,6 +154,7 @@ def from_training(
         "test_error": result.error,
         "test_error_se": result.error_se,
         "seed": seed,
+        "split_seed": seed,
     }
     chain = preprocessing(data.fit, data.train.side, input_side, data.decoder)
     return Origin(network, genome, input_side, data.class_names, description, _noise(input_side), chain)

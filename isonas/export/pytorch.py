@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import inspect
 import io
-import json
-import shutil
-import tempfile
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +13,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from isonas.errors import ExportError, UsageError
+from isonas.errors import ExportError
 from isonas.export import standalone
+from isonas.export.whole import digest_of, whole_folder, write_json
 from isonas.genome import Genome
 from isonas.networks import isometric
 from isonas.networks.build import network_arguments
@@ -28,16 +24,6 @@ from isonas.networks.isometric import IsometricNet
 TOLERANCE = 1e-4
 """The most by which an exported network's logits may differ from the source's, as a share of the
 largest logit (or absolutely, below 1)."""
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A written file: its size, digest, and the largest logit difference from the source network."""
-
-    name: str
-    size_bytes: int
-    sha256: str
-    parity_error: float
 
 
 def export_pytorch(
@@ -55,33 +41,12 @@ def export_pytorch(
     Raises UsageError where the folder exists, ExportError where it cannot be written, or a form does not
     compute the same.
     """
-    if folder.exists():
-        raise UsageError(f"{folder} exists; remove it, or give another folder with --output DIR.")
     network = network.eval().to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
-            files = _write(network, genome, input_side, examples, manifest, part)
-            entries = {
-                file.name: {
-                    "bytes": file.size_bytes,
-                    "sha256": file.sha256,
-                    "parity_error": file.parity_error,
-                }
-                for file in files
-            }
-            complete = {**manifest, "files": entries}
-            (part / "manifest.json").write_text(json.dumps(complete, indent=2) + "\n", encoding="utf-8")
-            part.chmod(0o755)
-            part.rename(folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    except OSError as error:
-        raise ExportError(
-            f"{folder} cannot be written ({error.strerror or error}); mend that, or give another folder with "
-            "--output DIR."
-        ) from None
+    with whole_folder(folder) as part:
+        errors = _write(network, genome, input_side, examples, manifest, part)
+        entries = {name: {**digest_of(part / name), "parity_error": error} for name, error in errors.items()}
+        complete = {**manifest, "files": entries}
+        write_json(part / "manifest.json", complete)
     return complete
 
 
@@ -92,14 +57,14 @@ def _write(
     examples: Tensor,
     manifest: dict[str, Any],
     folder: Path,
-) -> tuple[Exported, ...]:
+) -> dict[str, float]:
+    """The files, and the largest logit difference of each form of the network from the source's."""
     description = {
         "genome": str(genome),
         "network": network_arguments(genome, input_side, network.num_classes),
     }
-    (folder / "genome.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    config = timm_config(genome, input_side, manifest)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "genome.json", description)
+    write_json(folder / "config.json", timm_config(genome, input_side, manifest))
     (folder / "model.py").write_text(standalone_source(), encoding="utf-8")
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     (folder / "model.safetensors").write_bytes(save(tensors))
@@ -116,11 +81,11 @@ def _write(
         wanted = network(examples)
         standalone_error = _parity(_load_standalone(folder), examples, wanted)
         program_error = _parity(loaded, examples, wanted)
-    return (
-        _exported(folder / "model.safetensors", standalone_error),
-        _exported(folder / "model.py", standalone_error),
-        _exported(folder / "model.pt2", program_error),
-    )
+    return {
+        "model.safetensors": standalone_error,
+        "model.py": standalone_error,
+        "model.pt2": program_error,
+    }
 
 
 _CROP_MODES = {"crop": "center", "letterbox": "border", "stretch": "squash"}
@@ -180,8 +145,3 @@ def _parity(network: nn.Module, examples: Tensor, wanted: Tensor) -> float:
             f"an exported form's logits differ by {error:.2g} from the network's; nothing was written."
         )
     return error
-
-
-def _exported(path: Path, parity_error: float) -> Exported:
-    content = path.read_bytes()
-    return Exported(path.name, len(content), hashlib.sha256(content).hexdigest(), parity_error)
