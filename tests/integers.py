@@ -24,11 +24,9 @@ def lively_network(text: str, side: int, seed: int = 0) -> IsometricNet:
     network = build_network(parse_genome(text), side, CLASSES)
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
-            bias = layer.bias
-            assert isinstance(bias, torch.Tensor)
-            nn.init.normal_(bias, 0, 0.3)
+            nn.init.normal_(layer.get_parameter("bias"), 0, 0.3)
             layer.momentum = None
-    nn.init.normal_(network.classifier.weight, std=0.1)
+    nn.init.normal_(network.classifier.get_parameter("weight"), std=0.1)
     network.train()
     with torch.no_grad():
         network(normalise(torch.from_numpy(smooth_images(4, side, seed))))

@@ -51,9 +51,8 @@ def verify(export: Path, cores: tuple[str, ...], as_json: bool) -> None:
             err=True,
         )
     ram = manifest["int8"]["arena_bytes"] + 64 * 1024
-    measured = [on_host(export, NAME)]
-    for core in cores or (CORES if tools_for_cores() else ()):
-        measured.append(on_core(export, NAME, KNOWN[core], ram))
+    emulated = cores or (CORES if tools_for_cores() else ())
+    measured = [on_host(export, NAME), *(on_core(export, NAME, KNOWN[core], ram) for core in emulated)]
     wrong = [sentence for one in measured for sentence in disagreements(manifest, one)]
     manifest["measured"] = [asdict(one) for one in measured]
     write_json(export / "manifest.json", manifest)

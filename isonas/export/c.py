@@ -210,7 +210,7 @@ def _banner(network: IntegerNetwork, plan: Schedule) -> str:
     side = network.input_side
     return (
         f"/* {network.genome}, int8, input {side}x{side}x{network.planes},\n"
-        f"   {len(network.classifier.bias)} classes, an arena of {plan.arena_bytes:,} bytes; made by isonas. */"
+        f"   {len(network.classifier.bias)} classes, arena of {plan.arena_bytes:,} bytes; made by isonas. */"
     )
 
 

@@ -27,7 +27,7 @@ from isonas.export.whole import digest_of, whole_folder, write_json
 
 NAME = "isonas_net"
 CALIBRATED, SCORED, GOLDEN = 512, 500, 3
-"""Images that ranges are chosen from, that top-1 is counted on, and that go into the test: at most so many."""
+"""At most so many images to choose ranges from, to count top-1 on, and to test the C with."""
 
 _BATCH = 32
 
@@ -80,6 +80,14 @@ def export_c(
             (part / name).write_text(text, encoding="utf-8")
         complete = {
             **manifest,
+            # What this folder's C takes, whatever runtime the search was held to.
+            "memory": {
+                "memory_model": "streamed",
+                "dtype": "int8",
+                "board": manifest["memory"]["board"],
+                "predicted_arena_bytes": source.arena_bytes,
+                "predicted_file_bytes": source.flash_bytes,
+            },
             "int8": {
                 **asdict(score),
                 "arena_bytes": source.arena_bytes,

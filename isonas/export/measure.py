@@ -73,6 +73,7 @@ def on_host(folder: Path, name: str, compiler: str = "cc") -> Measured:
     Raises UsageError without the compiler, ExportError where it refuses the files.
     """
     _require(compiler)
+    folder = folder.resolve()
     with tempfile.TemporaryDirectory() as place:
         built = Path(place)
         _run([compiler, *_STRICT, "-O2", "-c", str(folder / f"{name}.c"), "-o", "net.o"], built)
@@ -95,6 +96,7 @@ def on_core(folder: Path, name: str, core: Core, ram_bytes: int, *, optimise: st
     """
     _require(ARM_COMPILER)
     _require(EMULATOR)
+    folder = folder.resolve()
     compiler = [ARM_COMPILER, f"-mcpu={core.cpu}", "-mthumb", "-mfloat-abi=soft", "-ffreestanding"]
     with tempfile.TemporaryDirectory() as place:
         built = Path(place)
