@@ -38,6 +38,14 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def slow(session: nox.Session) -> None:
+    """The tests that are longer than the default suite allows, but for the cluster's."""
+    session.install(*PINNED, ".[fvcore,plot,ray]", *GROUPS["tests"])
+    ignored = ("--ignore=tests/test_cluster.py", "--numprocesses=2", "--dist=loadfile")
+    session.run("pytest", "-m", "slow", *ignored, *session.posargs)
+
+
+@nox.session
 def cluster(session: nox.Session) -> None:
     """Searches on two Ray nodes of this machine, with workers, nodes and drivers killed."""
     session.install(*PINNED, ".[ray]", *GROUPS["tests"])

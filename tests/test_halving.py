@@ -37,6 +37,7 @@ def test_rungs_are_a_ladder(epochs: int) -> None:
     assert all(low < high and low == -(-high // FACTOR) for low, high in pairwise(rungs))
 
 
+@pytest.mark.slow
 def test_stopping_costs_fewer_epochs_and_hardly_any_hypervolume(tmp_path: Path) -> None:
     kept, epochs = [], []
     for seed in range(3):

@@ -201,6 +201,7 @@ def test_a_lost_part_is_trained_again_under_its_number(sampler: str, tmp_path: P
     assert same(run_all(study, run, len(whole))) == same(whole)
 
 
+@pytest.mark.slow
 def test_samplers_learn(tmp_path: Path) -> None:
     """On made-up errors a sampler that learns dominates more than uniform draws, on average."""
     volumes = {}
@@ -257,12 +258,13 @@ def test_failures_are_records_and_the_search_goes_on(tmp_path: Path) -> None:
 def test_failures_do_not_disturb_a_resume(sampler: str, tmp_path: Path) -> None:
     failing = frozenset(genome for genome in INPUTS.space if genome.depth == 3)
     study = new_study(tmp_path / "whole", sampler=sampler)
-    list(search(study, tmp_path / "whole", Inline(Recorder(failing)), 30))
+    trials = enough(sampler)
+    list(search(study, tmp_path / "whole", Inline(Recorder(failing)), trials))
     whole = read_trials(tmp_path / "whole")[0]
     assert {trial.state for trial in whole} == {COMPLETE, FAILED}
     new_study(tmp_path / "cut", sampler=sampler)
-    for trials in (13, 30):
-        list(search(study, tmp_path / "cut", Inline(Recorder(failing)), trials))
+    for so_far in (trials // 2, trials):
+        list(search(study, tmp_path / "cut", Inline(Recorder(failing)), so_far))
     assert same(read_trials(tmp_path / "cut")[0]) == same(whole)
 
 

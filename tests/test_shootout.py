@@ -331,6 +331,7 @@ def test_on_really_trained_networks_ehvi_needs_half_of_nsga2s_trials_at_most(rec
     assert reached["nsga2"] is None or reached["ehvi"] <= reached["nsga2"] / 2
 
 
+@pytest.mark.slow
 def test_on_really_trained_networks_stopping_halves_the_seconds_of_random(recorded: Arena) -> None:
     reached = []
     for stopping in (False, True):

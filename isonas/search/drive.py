@@ -94,7 +94,7 @@ def drive(
         known[number] = trial
         flying.remove(number)
         sitting.append(trial)
-        _stop_if_hopeless(sitting)
+        _stop_if_hopeless(sitting, begun=any(one.state in (COMPLETE, STOPPED) for one in known.values()))
 
 
 def next_trial(study: Study, known: Mapping[int, Trial], number: int, flying: set[int]) -> Step | None:
@@ -203,17 +203,18 @@ def _after(epochs: int, rungs: tuple[int, ...]) -> int:
     return next((rung for rung in rungs if rung > epochs), rungs[-1])
 
 
-def _stop_if_hopeless(ended: Sequence[Trial]) -> None:
-    """Raise Hopeless where the first trials of a sitting, or nearly all of the recent ones, failed alike.
+def _stop_if_hopeless(ended: Sequence[Trial], *, begun: bool) -> None:
+    """Raise Hopeless where the first trials of a search, or nearly all of the recent ones, failed alike.
 
-    Those of earlier sittings do not count: what made them fail may have been mended since.
+    Failures of earlier sittings do not count: what made them fail may have been mended since. Where a
+    search has `begun`, some trial of it having succeeded, three failures in a row say nothing.
     """
     recent = ended[-RECENT:]
     reason, count = Counter(map(_kind, recent)).most_common(1)[0]
     if reason is None:
         return
     last = next(trial.reason for trial in reversed(recent) if _kind(trial) == reason)
-    if len(ended) == count == FIRST_FAILED:
+    if len(ended) == count == FIRST_FAILED and not begun:
         raise Hopeless(f"the first {FIRST_FAILED} trials failed alike: {last}")
     if len(recent) == RECENT and count >= RECENT_FAILED:
         raise Hopeless(f"{count} of the last {RECENT} trials failed alike: {last}")
