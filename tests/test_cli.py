@@ -99,8 +99,9 @@ def test_cost_document() -> None:
     found = document("cost", "isonet_l16_c64_r14_e6_se4_s2d", "--input", "224", "--classes", "1000")
     assert list(found) == [
         "genome", "input", "classes", "dtype", "params", "params_folded", "madds", "weight_bytes",
-        "activations",
+        "activations", "streamed_bytes",
     ]  # fmt: skip
+    assert found["streamed_bytes"] == 28_672
     assert (found["params"], found["madds"]) == (4_420_968, 187_688_960)
     assert found["params_folded"] == 4_420_968 - (64 + 16 * (384 + 384 + 64) + 768)
     assert {"paper", "largest", "fused", "inplace", "tflm", "litert", "executorch"} < set(

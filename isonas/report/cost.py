@@ -47,6 +47,7 @@ def cost_document(genome: Genome, at: Deployment, dtype: DType) -> dict[str, Any
         "madds": int(cost.madds(columns, at)[0]),
         "weight_bytes": int(cost.weight_bytes(columns, at, dtype)[0]),
         "activations": activations,
+        "streamed_bytes": int(cost.streamed_bytes(columns, at)[0]),
     }
 
 
@@ -68,6 +69,8 @@ def print_cost(genome: Genome, at: Deployment, document: dict[str, Any]) -> None
         size = format_bytes(found["with_input"] * dtype.size)
         memory.add_row(model, f"{found['with_input']:,}", size, f"{found['without_input']:,}")
     out.print(memory)
+    streamed = format_bytes(document["streamed_bytes"])
+    out.print(f"\nThe arena of isonas's own int8 C, the image in strips (streamed): {streamed}.")
 
 
 def _layer_table(listed: tuple[Layer, ...], depth: int) -> Table:
