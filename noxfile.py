@@ -67,4 +67,6 @@ def smoke(session: nox.Session) -> None:
         session.run("isonas", "space", "mcu", "--board", "stm32f746")
         session.run("isonas", "search", "--run", str(run), "--trials", "12")
         session.run("isonas", "export", str(run))
+        session.run("isonas", "export", str(run), "--format", "c", "--output", str(run / "c"))
+        session.run("isonas", "verify", str(run / "c"))
         session.run("isonas", "front", str(run), "--csv")
