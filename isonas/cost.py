@@ -223,7 +223,8 @@ def streamed_bytes(columns: Columns, at: Deployment, *, planes: int = 3) -> Ints
     so this is no count of elements times a dtype.
     """
     d = _dimensions(columns, at)
-    r = columns.internal_resolution
+    # Columns hold the smallest types that their values fit.
+    r = columns.internal_resolution.astype(np.int64)
     k = np.maximum(at.input // r, 1)
     ring = np.minimum(d.D + d.D % 2, (d.q - 1) * r + d.q + 2)
     block = _up(ring * d.E, 4) + 5 * d.E + 4 * d.E * d.se

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ STEMS = tuple(Stem)
 LARGEST_PRODUCT = 20_000_000
 """The most combinations a space may span."""
 
-COMBINATION_BYTES = 150
+COMBINATION_BYTES = 210
 """Memory that a search takes for each combination of gene values, its proposals included, where all are
 feasible (`isonas bench proposals` measures it)."""
 
@@ -153,24 +154,34 @@ class SearchSpace:
                     f"space {self.name}: {channels} channels is not a multiple of "
                     f"{self.channel_multiple}; change it or channel_multiple."
                 )
-        self._require_room(int(np.prod([len(getattr(self, gene)) for gene in GENES], dtype=object)))
-        if len(self) == 0:
+        if self._product() > LARGEST_PRODUCT:
+            raise self._too_large(f"at most {LARGEST_PRODUCT:,} can be enumerated")
+        fits = any(r >= self.input or self.input % r == 0 for r in self.internal_resolution)
+        whole = any(
+            ratio == 0 or expansion * channels % ratio.denominator == 0
+            for ratio, expansion, channels in product(self.se_ratio, self.expansion, self.channels)
+        )
+        if not (fits and whole):
             raise SpaceError(
                 f"space {self.name} has no genome: no internal resolution of "
                 f"{list(self.internal_resolution)} divides input {self.input}, or no squeeze width "
                 "is whole; change input, internal_resolution or se_ratio."
             )
 
-    def _require_room(self, product: int) -> None:
-        """Raise SpaceError where so many combinations are too many, or too many for this machine."""
-        needed, memory = product * COMBINATION_BYTES, memory_bytes()
-        if product > LARGEST_PRODUCT:
-            limit = f"at most {LARGEST_PRODUCT:,} can be enumerated"
-        elif memory is not None and needed > memory:
-            limit = f"a search may take {needed / 2**30:.1f} GiB and there are {memory / 2**30:.1f} GiB"
-        else:
-            return
-        raise SpaceError(f"space {self.name} spans {product:,} combinations; {limit}, so list fewer values.")
+    def _product(self) -> int:
+        return int(np.prod([len(getattr(self, gene)) for gene in GENES], dtype=object))
+
+    def _too_large(self, limit: str) -> SpaceError:
+        combinations = f"{self._product():,} combinations"
+        return SpaceError(f"space {self.name} spans {combinations}; {limit}, so list fewer values.")
+
+    def _require_room(self) -> None:
+        """Raise SpaceError where this machine's memory does not hold what a search enumerates."""
+        needed, memory = self._product() * COMBINATION_BYTES, memory_bytes()
+        if memory is not None and needed > memory:
+            raise self._too_large(
+                f"a search may take {needed / 2**30:.1f} GiB and there are {memory / 2**30:.1f} GiB"
+            )
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -190,12 +201,13 @@ class SearchSpace:
 
     @cached_property
     def _enumerated(self) -> tuple[Columns, Excluded]:
+        self._require_room()
         listed = [_smallest(_numbers(gene, getattr(self, gene))) for gene in GENES]
         shape = [len(values) for values in listed]
-        product = int(np.prod(shape))
+        combinations = int(np.prod(shape))
         parts, left_out = [], np.zeros(3, np.int64)
-        for start in range(0, product, CHUNK):
-            places = np.unravel_index(np.arange(start, min(start + CHUNK, product)), shape)
+        for start in range(0, combinations, CHUNK):
+            places = np.unravel_index(np.arange(start, min(start + CHUNK, combinations)), shape)
             every = Columns(*(values[place] for values, place in zip(listed, places, strict=True)))
             fits, whole, twice = self._judged(every)
             left_out += [np.sum(~fits), np.sum(fits & ~whole), np.sum(fits & whole & twice)]

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from isonas.bench.cost import MILLION
+from isonas.errors import UsageError
 from isonas.hardware import Budget
 from isonas.search.drive import next_trial
 from isonas.search.inputs import parse_inputs
@@ -88,7 +89,9 @@ def _timed(study: Study, count: int) -> AfterTrials:
 def _invented(study: Study, count: int) -> dict[int, Trial]:
     """Trials of genomes drawn at random, with errors that fall with size and some noise."""
     genomes = len(study.feasible.columns)
-    rows = np.random.default_rng(0).choice(genomes, size=min(count, genomes), replace=False)
+    if count >= genomes:
+        raise UsageError(f"--trials {count} leaves none of the {genomes:,} feasible genomes; give fewer.")
+    rows = np.random.default_rng(0).choice(genomes, size=count, replace=False)
     return {
         number: _told(
             study,
@@ -100,6 +103,8 @@ def _invented(study: Study, count: int) -> dict[int, Trial]:
                 madds=int(study.costs.madds[row]),
                 peak_bytes=int(study.costs.peak_bytes[row]),
                 weight_bytes=int(study.costs.weight_bytes[row]),
+                arena_bytes=int(study.costs.arena_bytes[row]),
+                file_bytes=int(study.costs.file_bytes[row]),
                 proxy_input=0,
                 proxy_k=0,
                 seed=0,
@@ -133,7 +138,7 @@ def _study(space: SearchSpace, sampler: str) -> Study:
         "input": space.input,
         "classes": space.classes,
         "budget": budget,
-        "objectives": ["error", "peak_bytes", "madds"],
+        "objectives": ["error", "arena_bytes", "madds"],
         "sampler": sampler,
         "seed": 0,
         "data": "invented",

@@ -150,7 +150,7 @@ def _ending(
 ) -> Iterator[Iterator[Trial]]:
     """The trials of a search as they end, logged in a folder of their own that is then removed."""
     if log is None:
-        steps = drive(study, {}, engine, trials)
+        steps = drive(study, {}, engine, trials, give_up=False)
         yield (step.trial for step in steps if step.trial.state != RUNNING)
         return
     try:

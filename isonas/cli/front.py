@@ -112,12 +112,20 @@ def _baselines(
 
 
 def _train(run: Path, recorded: Inputs, networks: list[Network], options: dict[str, Any]) -> None:
+    from isonas.objectives import error_objective
     from isonas.paper.baseline_training import train_baselines
     from isonas.training.proxy import evaluator_of
 
     inputs = inputs_again(run, recorded, options)
     evaluate = evaluator_of(proxy_setting(inputs, cache_folder(options)))
-    training = train_baselines(run, networks, evaluate, epochs=inputs.epochs, study_seed=inputs.seed)
+    training = train_baselines(
+        run,
+        networks,
+        evaluate,
+        epochs=inputs.epochs,
+        study_seed=inputs.seed,
+        objective=error_objective(inputs.objectives),
+    )
     try:
         for one in training:
             click.echo(f"{one.network}: {_outcome(one)} in {one.seconds:.1f} s", err=True)

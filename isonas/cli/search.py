@@ -38,7 +38,7 @@ from isonas.cli.resolve import (
     parse_seconds,
     proxy_setting,
 )
-from isonas.errors import RunError
+from isonas.errors import RunError, TrainingError
 from isonas.search import SAMPLER_NAMES
 
 if TYPE_CHECKING:
@@ -237,6 +237,8 @@ def _search(
             err=True,
         )
     reasons: list[str] = []
+    hopeless: TrainingError | None = None
+    ended = len(done)
     try:
         with _engine(inputs, data, cache) as engine:
             if recorded is not None:
@@ -247,6 +249,9 @@ def _search(
             if inputs.repeats > 1:
                 again = repeat_front(study, run, engine, inputs.repeats, deadline)
                 reasons = follow_repeats(study, again)
+    except TrainingError as error:
+        # What was trained before is shown all the same.
+        hopeless = error
     except KeyboardInterrupt:
         click.echo(
             f"\nStopped; every finished trial is kept. Go on with: isonas resume {shlex.quote(str(run))}",
@@ -255,6 +260,10 @@ def _search(
         raise
     front = read_front([run])
     write_front(run, front_csv(front))
+    if hopeless is not None:
+        if front.members and not as_json:
+            print_front(front)
+        raise hopeless
     if ended < inputs.trials:
         why = "the time limit" if time.monotonic() >= deadline else "every feasible genome was trained"
         click.echo(f"Ended after {ended} of {inputs.trials} trials: {why}.", err=True)

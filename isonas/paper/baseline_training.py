@@ -46,16 +46,22 @@ class Trained:
 
 
 def train_baselines(
-    run: Path, networks: Sequence[Network], evaluate: ProxyEvaluator, *, epochs: int, study_seed: int
+    run: Path,
+    networks: Sequence[Network],
+    evaluate: ProxyEvaluator,
+    *,
+    epochs: int,
+    study_seed: int,
+    objective: str = "error",
 ) -> Iterator[Trained]:
     """Train those networks that the run has no error of yet, and keep each result as it comes.
 
     A genome is trained exactly as a trial of the run; any other network for as many epochs on the same
     images, which reach it at their full size and upsampled to the deployment input. The run's peak
     learning rate was chosen for isometric networks, so every other network is trained at each of
-    MOBILENETV3_RATES, and the lowest validation error counts: of several noisy errors, which favours the
-    baseline. One that failed before is tried again. Raises LogError where the folder cannot be used,
-    RunError where its trainings are of another training version.
+    MOBILENETV3_RATES, and the lowest validation error (of the `objective`'s kind) counts: of several noisy
+    errors, which favours the baseline. One that failed before is tried again. Raises LogError where the
+    folder cannot be used, RunError where its trainings are of another training version.
     """
     with _held(run):
         require_this_version(run / FILE, _read(run)[0], "remove it to train them anew")
@@ -63,7 +69,7 @@ def train_baselines(
         for network in networks:
             known = kept.get(str(network))
             if known is None or known.error is None:
-                kept[str(network)] = trained = _train(network, evaluate, epochs, study_seed)
+                kept[str(network)] = trained = _train(network, evaluate, epochs, study_seed, objective)
                 _write(run, kept)
                 yield trained
 
@@ -109,8 +115,13 @@ def with_errors(baselines: Sequence[Baseline], trained: dict[str, Trained]) -> l
     ]
 
 
-def _train(network: Network, evaluate: ProxyEvaluator, epochs: int, study_seed: int) -> Trained:
-    """A genome trained once, another network at every rate: the best, or the reason of the last failure."""
+def _train(
+    network: Network, evaluate: ProxyEvaluator, epochs: int, study_seed: int, objective: str
+) -> Trained:
+    """A genome trained once, another network at every rate: the best, or the reason of the last failure.
+
+    The best has the lowest error of the kind that the run minimises, `objective`.
+    """
     name, seed, began = str(network), trial_seed(study_seed, str(network)), time.monotonic()
     rates = MOBILENETV3_RATES if isinstance(network, MobileNetV3Large) else (None,)
     curves: dict[float | None, Curve] = {}
@@ -123,10 +134,15 @@ def _train(network: Network, evaluate: ProxyEvaluator, epochs: int, study_seed: 
     seconds = time.monotonic() - began
     if not curves:
         return Trained(name, None, None, (), seconds, reason)
-    best = min(curves, key=lambda rate: curves[rate][-1].error)
+
+    def error_at(rate: float | None) -> float:
+        last = curves[rate][-1]
+        return last.error if last.balanced_error is None or objective == "error" else last.balanced_error
+
+    best = min(curves, key=error_at)
     curve = curves[best]
     last, errors = curve[-1], tuple(result.error for result in curve)
-    by_rate = tuple((rate, curves[rate][-1].error if rate in curves else None) for rate in rates if rate)
+    by_rate = tuple((rate, error_at(rate) if rate in curves else None) for rate in rates if rate)
     return Trained(
         name,
         last.error,

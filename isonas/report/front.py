@@ -30,10 +30,11 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Member:
-    """A trial on the front and the run it is from."""
+    """A trial on the front, the run it is from, and the trainings that its run last asked for."""
 
     run: Path
     trial: Trial
+    repeats: int = 1
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class Front:
 
     `several` tells that more than one run was asked for: then every row names its run. `ended` counts
     the trials of all runs that ended, `wanted` those they were last asked for, `at_chance` the complete
-    ones that did not get going, `repeats` the trainings that front members were last to have. `mixed`
-    names the inputs of the trainings in which runs differ.
+    ones that did not get going, `mixed` names the inputs of
+    the trainings in which runs differ.
     """
 
     inputs: Inputs
@@ -76,7 +77,6 @@ class Front:
     ended: int
     wanted: int
     at_chance: int
-    repeats: int = 1
     mixed: tuple[str, ...] = ()
 
 
@@ -110,7 +110,8 @@ def read_front(runs: Sequence[Path], *, mixed: bool = False) -> Front:
         unreadable += torn
         ended += sum(trial.state != RUNNING for trial in trials)
         wanted += other.trials
-        members += [Member(run, _costed(trial, other)) for trial in trials if trial.state == COMPLETE]
+        complete = [trial for trial in trials if trial.state == COMPLETE]
+        members += [Member(run, _costed(trial, other), other.repeats) for trial in complete]
     by_trial = {id(member.trial): member for member in members}
     on_front = front_of([member.trial for member in members], reference.objectives)
     return Front(
@@ -123,7 +124,6 @@ def read_front(runs: Sequence[Path], *, mixed: bool = False) -> Front:
         ended,
         wanted,
         sum(member.trial.is_at_chance for member in members),
-        inputs.repeats,
         tuple(dict.fromkeys(differing)),
     )
 
@@ -210,9 +210,11 @@ def _error_titles(errors: Sequence[str]) -> Iterator[str]:
 
 
 def _error_cells(one: Trial | Baseline, errors: Sequence[str]) -> Iterator[str]:
+    mark = AT_CHANCE if isinstance(one, Trial) and one.is_at_chance else ""
     for name in errors:
-        for value in (getattr(one, name), getattr(one, f"{name}_se")):
-            yield f"{value:.3f}" if value is not None else "–"
+        error, deviation = getattr(one, name), getattr(one, f"{name}_se")
+        yield f"{mark}{error:.3f}" if error is not None else "–"
+        yield f"{deviation:.3f}" if deviation is not None else "–"
 
 
 def _cost_titles(front: Front) -> tuple[str, ...]:

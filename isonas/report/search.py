@@ -85,12 +85,9 @@ def print_front(front: Front) -> None:
             f"error is below chance. Samplers take them for failures; {AT_CHANCE.strip()} marks those on the "
             "front. Train longer (--epochs), or in smaller batches (--batch-size)."
         )
-    fewer = sum(member.trial.trainings < front.repeats for member in front.members)
+    fewer = sum(member.trial.trainings < member.repeats for member in front.members)
     if fewer:
-        out.print(
-            f"{fewer} of {len(front.members)} errors average fewer trainings than --repeats "
-            f"{front.repeats} asked for."
-        )
+        out.print(f"{fewer} of {len(front.members)} errors average fewer trainings than --repeats asked for.")
     if front.mixed:
         out.print(f"The runs differ in {', '.join(front.mixed)}: their errors are not of like trainings.")
     name, chance = front.reference.error, front.reference.chance

@@ -48,13 +48,15 @@ def drive(
     engine: Engine,
     trials: int,
     deadline: float = float("inf"),
+    *,
+    give_up: bool = True,
 ) -> Iterator[Step]:
     """Bring a study to `trials` trials, yielding each row before anything is built on it.
 
     `logged` trials that ended are kept; those that were running, and the numbers that are missing, are
     asked again under their numbers. Where that gives another genome than was logged, the logged one is
     kept. No trial starts after `deadline` (of `time.monotonic`). Raises LogError where the log holds a
-    genome that is not feasible here, Hopeless where trials fail alike.
+    genome that is not feasible here and, where it may `give_up`, Hopeless where trials fail alike.
     """
     known = dict(logged)
     rungs = rungs_of(study.inputs.epochs, early_stopping=study.inputs.early_stopping)
@@ -94,7 +96,9 @@ def drive(
         known[number] = trial
         flying.remove(number)
         sitting.append(trial)
-        _stop_if_hopeless(sitting, begun=any(one.state in (COMPLETE, STOPPED) for one in known.values()))
+        if give_up:
+            begun = any(one.state in (COMPLETE, STOPPED) for one in known.values())
+            _stop_if_hopeless(sitting, begun=begun)
 
 
 def next_trial(study: Study, known: Mapping[int, Trial], number: int, flying: set[int]) -> Step | None:

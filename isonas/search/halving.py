@@ -50,7 +50,7 @@ def judge(trial: Trial, others: Sequence[Trial], study: Study) -> Trial:
     verdict is a function of those alone. That the complete trials, from which final errors are learned,
     were chosen by the same genes and errors that the process is given does not bias it.
     """
-    complete = [other for other in others if other.state == COMPLETE]
+    complete = [other for other in others if other.state == COMPLETE and not other.failed]
     if len(complete) < FIT_FROM:
         return trial
     complete = [complete[index] for index in stand_ins(len(complete), LEARNED_AT_MOST)]

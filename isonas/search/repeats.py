@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,7 +62,9 @@ def repeat_front(
         complete[number] = trial
         # Off the front now, it may be back when others have had their turn.
         if not weights_path(run, number).exists():
-            save_weights(run, number, state)
+            # A cluster may lose what it trained; the result is here.
+            with suppress(TrainingError):
+                save_weights(run, number, state)
         write_trial(run, trial)
         yield trial, None
 

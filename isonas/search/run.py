@@ -47,7 +47,11 @@ def search(
                 complete[trial.number] = trial
             front = front_of(list(complete.values()), study.inputs.objectives)
             if step.state is not None and trial in front:
-                save_weights(run, trial.number, step.state)
+                try:
+                    save_weights(run, trial.number, step.state)
+                except TrainingError as error:
+                    # A cluster may lose what it trained; the trial's result is here.
+                    say(f"the weights of trial {trial.number} are not kept: {error}.")
             write_trial(run, trial)
             prune_weights(run, {member.number for member in front})
             compact(run)
