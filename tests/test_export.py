@@ -9,6 +9,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ import torch
 from torch.nn import functional
 
 from isonas.data.augment import normalise
+from isonas.data.preprocessing import Fit, preprocessing
 from isonas.data.synthetic import synthetic
 from isonas.errors import ExportError
+from isonas.export.manifest import preprocessing_words
 from isonas.export.pytorch import export_pytorch, standalone_source
 from isonas.genome import Genome, Stem
 from isonas.networks.build import build_network
@@ -186,6 +189,16 @@ def test_genomes_are_trained_or_exported_untrained(tmp_path: Path) -> None:
     assert untrained["classes"] == 7
 
 
+def manifest(side: int) -> dict[str, Any]:
+    """What of a manifest is written in timm's words too, of a network of three classes."""
+    chain = preprocessing(Fit.CROP, side, side, 0)
+    return {
+        "classes": 3,
+        "class_names": ["a", "b", "c"],
+        "preprocessing": preprocessing_words(chain, side),
+    }
+
+
 @pytest.mark.parametrize("stem", list(Stem))
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("side", [12, 6, 4])
@@ -193,9 +206,9 @@ def test_every_kind_of_network_is_exported(stem: Stem, shared: bool, side: int, 
     """Pooled, at the internal resolution, upsampled; each form is compared as it is written."""
     genome = Genome(2, 8, 6, 2, Fraction(1, 2), stem, 5, 2, 0, shared)
     network = build_network(genome, side, 3)
-    files = export_pytorch(network, genome, side, torch.randn(2, 3, side, side), {}, tmp_path / "out")[
-        "files"
-    ]
+    files = export_pytorch(
+        network, genome, side, torch.randn(2, 3, side, side), manifest(side), tmp_path / "out"
+    )["files"]
     assert set(files) == {"model.safetensors", "model.py", "model.pt2"}
     assert max(entry["parity_error"] for entry in files.values()) < 1e-4
 
@@ -204,7 +217,9 @@ def test_an_export_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("isonas.export.pytorch.TOLERANCE", -1.0)
     genome = Genome(1, 8, 4, 1, Fraction(0), head_features=0)
     with pytest.raises(ExportError, match="nothing was written"):
-        export_pytorch(build_network(genome, 8, 3), genome, 8, torch.randn(2, 3, 8, 8), {}, tmp_path / "out")
+        export_pytorch(
+            build_network(genome, 8, 3), genome, 8, torch.randn(2, 3, 8, 8), manifest(8), tmp_path / "out"
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -302,7 +317,8 @@ def test_timm_loads_the_folder_and_refuses_the_rest_in_a_sentence(run: Path, tmp
     config = resolve_data_config({}, model=theirs)  # type: ignore[no-untyped-call]
     assert config["input_size"] == (3, side, side)
     assert list(config["mean"]) == manifest["preprocessing"]["mean"]
-    assert (config["crop_pct"], config["crop_mode"]) == (1.0, "squash")
+    assert manifest["preprocessing"]["fit"] == "crop"
+    assert (config["crop_pct"], config["crop_mode"]) == (1.0, "center")
     for arguments, says in (
         ({"features_only": True}, "has one resolution"),
         ({"img_size": 2 * side}, "leave img_size out"),

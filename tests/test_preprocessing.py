@@ -72,7 +72,7 @@ def write(root: Path, numbers: range, classes: tuple[str, ...] = CLASSES) -> Non
     for name in classes:
         (root / name).mkdir(parents=True, exist_ok=True)
         for number in numbers:
-            (root / name / f"{number:03}.img").write_bytes(photograph(number, CLASSES.index(name)))
+            (root / name / f"{number:03}").write_bytes(photograph(number, CLASSES.index(name)))
 
 
 def by_words(content: bytes, words: dict[str, Any]) -> Array:
