@@ -85,11 +85,15 @@ def export(what: str, as_json: bool, **options: Any) -> None:  # fmt: skip
       isonas export runs/quick-clutter-1/retrain/isonet_l8_c64_r8_e3_se0_s2d_m4_h0
       isonas export isonet_l4_c32_r8_e3_se4_s2d --data clutter --epochs 4 --input 32
     """
-    if options["epochs"] is None:
-        for name in ("data", "image_side", "fit", "epoch_images", "seed", "threads", "device", "precision"):
+    if not options["epochs"]:
+        unused = ["data", "image_side", "fit", "epoch_images", "threads", "device", "precision"]
+        # Untrained weights are drawn by a seed too.
+        unused += ["seed"] * (options["epochs"] is None)
+        for name in unused:
             if options[name] not in (None, "auto"):
                 typed = f"--{name.replace('_', '-')}"
-                raise UsageError(f"{typed} is for a training; give --epochs N with it.")
+                less = ", and --epochs 0 trains nothing" if options["epochs"] == 0 else ""
+                raise UsageError(f"{typed} is for a training{less}; give --epochs N with it.")
     run = user_path(what)
     if run.is_file() or (run / "retrain.json").is_file():
         exports = [_of_checkpoint(run, options)]
