@@ -21,7 +21,7 @@ from isonas.data.preprocessing import Fit, preprocessing
 from isonas.data.synthetic import synthetic
 from isonas.errors import ExportError
 from isonas.export.manifest import preprocessing_words
-from isonas.export.pytorch import export_pytorch, standalone_source
+from isonas.export.pytorch import export_pytorch, standalone_source, timm_config
 from isonas.genome import Genome, Stem
 from isonas.networks.build import build_network
 from isonas.networks.timm import TimmIsometricNet
@@ -153,6 +153,9 @@ def test_what_cannot_be_exported(run: Path, tmp_path: Path) -> None:
     fails("--threads is for a training", 2, "export", str(run), "--threads", "1", *out)
     fails("--precision is for a training", 2, "export", str(run), "--precision", "bf16", *out)
     genome = "isonet_l1_c8_r8_e2_se4_conv_m2_h0"
+    for unused in (("--data", "digits"), ("--fit", "stretch"), ("--image-side", "48"), ("--threads", "1")):
+        says = f"{unused[0]} is for a training, and --epochs 0 trains nothing"
+        fails(says, 2, "export", genome, "--epochs", "0", *unused, *out)
     fails("--select is for a run", 2, "export", genome, "--select", "best", "--epochs", "0", *out)
     (tmp_path / "out").mkdir()
     fails("exists; remove it", 2, "export", str(run), *out)
@@ -189,9 +192,9 @@ def test_genomes_are_trained_or_exported_untrained(tmp_path: Path) -> None:
     assert untrained["classes"] == 7
 
 
-def manifest(side: int) -> dict[str, Any]:
+def manifest(side: int, fit: Fit = Fit.CROP) -> dict[str, Any]:
     """What of a manifest is written in timm's words too, of a network of three classes."""
-    chain = preprocessing(Fit.CROP, side, side, 0)
+    chain = preprocessing(fit, side, side, 0)
     return {
         "classes": 3,
         "class_names": ["a", "b", "c"],
@@ -211,6 +214,14 @@ def test_every_kind_of_network_is_exported(stem: Stem, shared: bool, side: int, 
     )["files"]
     assert set(files) == {"model.safetensors", "model.py", "model.pt2"}
     assert max(entry["parity_error"] for entry in files.values()) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("fit", "mode"), [(Fit.CROP, "center"), (Fit.LETTERBOX, "border"), (Fit.STRETCH, "squash")]
+)
+def test_timm_fits_images_as_they_were(fit: Fit, mode: str) -> None:
+    config = timm_config(Genome(), 224, manifest(224, fit))["pretrained_cfg"]
+    assert (config["crop_mode"], config["crop_pct"], config["interpolation"]) == (mode, 1.0, "bilinear")
 
 
 def test_an_export_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

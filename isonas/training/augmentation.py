@@ -47,7 +47,7 @@ class AugmentedImages(Dataset[tuple[npt.NDArray[np.uint8], int]]):
         self._seed = seed
         self._mirror = mirror
         self._crop = _crop(side, recipe)
-        self._augment = _randaugment(recipe.randaugment, side)
+        self._augment = _randaugment(recipe.randaugment)
 
     def __getitem__(self, key: Key) -> tuple[npt.NDArray[np.uint8], int]:
         """Raises nothing: every image was decoded before."""
@@ -130,7 +130,7 @@ def reseed(*key: int) -> None:
 
 def check_randaugment(recipe: FullRecipe) -> None:
     """Raise UsageError where timm does not understand a recipe's RandAugment."""
-    _randaugment(recipe.randaugment, _SMALL_SIDE)
+    _randaugment(recipe.randaugment)
 
 
 @contextmanager
@@ -160,16 +160,15 @@ def _crop(side: int, recipe: FullRecipe) -> Callable[[Image.Image], Image.Image]
     return crop
 
 
-def _randaugment(text: str, side: int) -> Callable[[Image.Image], Image.Image]:
+def _randaugment(text: str) -> Callable[[Image.Image], Image.Image]:
     from timm.data.auto_augment import rand_augment_transform
 
     if not text:
         return _as_it_is
     grey = tuple(round(255 * mean) for mean in MEAN)
     try:
-        augment: Callable[[Image.Image], Image.Image] = rand_augment_transform(
-            text, {"translate_const": int(0.45 * side), "img_mean": grey}
-        )
+        # All of timm's transforms move an image by a share of its own side.
+        augment: Callable[[Image.Image], Image.Image] = rand_augment_transform(text, {"img_mean": grey})
     except (AssertionError, ValueError, KeyError):
         raise UsageError(
             f"randaugment {text!r} is not understood; give timm's text, such as "
