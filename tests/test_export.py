@@ -9,6 +9,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ import torch
 from torch.nn import functional
 
 from isonas.data.augment import normalise
+from isonas.data.preprocessing import Fit, preprocessing
 from isonas.data.synthetic import synthetic
 from isonas.errors import ExportError
-from isonas.export.pytorch import export_pytorch, standalone_source
+from isonas.export.manifest import preprocessing_words
+from isonas.export.pytorch import export_pytorch, standalone_source, timm_config
 from isonas.genome import Genome, Stem
 from isonas.networks.build import build_network
 from isonas.networks.timm import TimmIsometricNet
@@ -150,6 +153,9 @@ def test_what_cannot_be_exported(run: Path, tmp_path: Path) -> None:
     fails("--threads is for a training", 2, "export", str(run), "--threads", "1", *out)
     fails("--precision is for a training", 2, "export", str(run), "--precision", "bf16", *out)
     genome = "isonet_l1_c8_r8_e2_se4_conv_m2_h0"
+    for unused in (("--data", "digits"), ("--fit", "stretch"), ("--image-side", "48"), ("--threads", "1")):
+        says = f"{unused[0]} is for a training, and --epochs 0 trains nothing"
+        fails(says, 2, "export", genome, "--epochs", "0", *unused, *out)
     fails("--select is for a run", 2, "export", genome, "--select", "best", "--epochs", "0", *out)
     (tmp_path / "out").mkdir()
     fails("exists; remove it", 2, "export", str(run), *out)
@@ -186,6 +192,16 @@ def test_genomes_are_trained_or_exported_untrained(tmp_path: Path) -> None:
     assert untrained["classes"] == 7
 
 
+def manifest(side: int, fit: Fit = Fit.CROP) -> dict[str, Any]:
+    """What of a manifest is written in timm's words too, of a network of three classes."""
+    chain = preprocessing(fit, side, side, 0)
+    return {
+        "classes": 3,
+        "class_names": ["a", "b", "c"],
+        "preprocessing": preprocessing_words(chain, side),
+    }
+
+
 @pytest.mark.parametrize("stem", list(Stem))
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("side", [12, 6, 4])
@@ -193,18 +209,28 @@ def test_every_kind_of_network_is_exported(stem: Stem, shared: bool, side: int, 
     """Pooled, at the internal resolution, upsampled; each form is compared as it is written."""
     genome = Genome(2, 8, 6, 2, Fraction(1, 2), stem, 5, 2, 0, shared)
     network = build_network(genome, side, 3)
-    files = export_pytorch(network, genome, side, torch.randn(2, 3, side, side), {}, tmp_path / "out")[
-        "files"
-    ]
+    files = export_pytorch(
+        network, genome, side, torch.randn(2, 3, side, side), manifest(side), tmp_path / "out"
+    )["files"]
     assert set(files) == {"model.safetensors", "model.py", "model.pt2"}
     assert max(entry["parity_error"] for entry in files.values()) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("fit", "mode"), [(Fit.CROP, "center"), (Fit.LETTERBOX, "border"), (Fit.STRETCH, "squash")]
+)
+def test_timm_fits_images_as_they_were(fit: Fit, mode: str) -> None:
+    config = timm_config(Genome(), 224, manifest(224, fit))["pretrained_cfg"]
+    assert (config["crop_mode"], config["crop_pct"], config["interpolation"]) == (mode, 1.0, "bilinear")
 
 
 def test_an_export_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("isonas.export.pytorch.TOLERANCE", -1.0)
     genome = Genome(1, 8, 4, 1, Fraction(0), head_features=0)
     with pytest.raises(ExportError, match="nothing was written"):
-        export_pytorch(build_network(genome, 8, 3), genome, 8, torch.randn(2, 3, 8, 8), {}, tmp_path / "out")
+        export_pytorch(
+            build_network(genome, 8, 3), genome, 8, torch.randn(2, 3, 8, 8), manifest(8), tmp_path / "out"
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -302,7 +328,8 @@ def test_timm_loads_the_folder_and_refuses_the_rest_in_a_sentence(run: Path, tmp
     config = resolve_data_config({}, model=theirs)  # type: ignore[no-untyped-call]
     assert config["input_size"] == (3, side, side)
     assert list(config["mean"]) == manifest["preprocessing"]["mean"]
-    assert (config["crop_pct"], config["crop_mode"]) == (1.0, "squash")
+    assert manifest["preprocessing"]["fit"] == "crop"
+    assert (config["crop_pct"], config["crop_mode"]) == (1.0, "center")
     for arguments, says in (
         ({"features_only": True}, "has one resolution"),
         ({"img_size": 2 * side}, "leave img_size out"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import shutil
@@ -15,14 +16,22 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+from isonas.cli.evaluate import _split
+from isonas.cli.retrain import retrain
+from isonas.cli.retrain_inputs import Job, _crop_side, _crops, resolved
 from isonas.data.dataset import Images, split_validation
 from isonas.data.encoded import decoded
-from isonas.data.preprocessing import Fit, Preprocessing, Squares, parse_preprocessing, preprocessing
+from isonas.data.preprocessing import DECODER, Fit, Preprocessing, Squares, parse_preprocessing, preprocessing
+from isonas.data.synthetic import synthetic
 from isonas.export.manifest import preprocessing_words
+from isonas.export.origin import _inflated
+from isonas.genome import parse_genome
 from isonas.search.inputs import changed, inputs_document, parse_inputs
 from isonas.training.augmentation import crop_side
+from isonas.training.distributed import Processes
 from isonas.training.recipes import load_recipe
-from isonas.training.weights_file import read_weights, write_weights
+from isonas.training.version import TRAINING_VERSION
+from isonas.training.weights_file import Weights, read_weights, write_weights
 from tests.commands import document, isonas
 from tests.studies import INPUTS
 
@@ -72,7 +81,7 @@ def write(root: Path, numbers: range, classes: tuple[str, ...] = CLASSES) -> Non
     for name in classes:
         (root / name).mkdir(parents=True, exist_ok=True)
         for number in numbers:
-            (root / name / f"{number:03}.img").write_bytes(photograph(number, CLASSES.index(name)))
+            (root / name / f"{number:03}").write_bytes(photograph(number, CLASSES.index(name)))
 
 
 def by_words(content: bytes, words: dict[str, Any]) -> Array:
@@ -249,6 +258,87 @@ def test_images_that_were_trained_on_are_not_evaluated_on(
     assert (found["image_side"], found["fit"]) == (32, "letterbox")
 
 
+@pytest.mark.parametrize(
+    ("changes", "split"),
+    [
+        ({}, "validation images; the others were trained on"),
+        ({"data_fingerprint": "other"}, "all images"),
+        ({"decoder": 1}, "all images, most of them trained on"),
+        ({"training_version": 1}, "all images, most of them trained on"),
+        ({"decoder": None, "training_version": None}, "all images, most of them trained on"),
+    ],
+)
+def test_a_split_is_drawn_again_where_it_was_drawn_so(changes: dict[str, Any], split: str) -> None:
+    """The split depends on which images could be decoded and on which are copies."""
+    data = replace(synthetic(), held_back=None)
+    training = {
+        "data_fingerprint": data.fingerprint,
+        "split_seed": 3,
+        "decoder": data.decoder,
+        "training_version": TRAINING_VERSION,
+    }
+    kept = {name: value for name, value in {**training, **changes}.items() if value is not None}
+    weights = Weights(parse_genome("isonet_l1_c8_r4_e1_se0_s2d_m1_h0"), 16, data.class_names, {}, kept, None)
+    images, said, rows = _split(data, weights)
+    assert (images, said) == (data.train, split)
+    drawn = split_validation(data.train, 3)[1].tolist()
+    assert (rows.tolist() if rows is not None else None) == (drawn if not changes else None)
+
+
+def test_an_older_retraining_is_shown_without_its_images(
+    retrained: dict[str, Any], run: Path, photographs: Path
+) -> None:
+    """Its photographs were decoded otherwise; only going on would need them."""
+    older = photographs / "older"
+    shutil.copytree(photographs / "retrained", older)
+    written = json.loads((older / "retrain.json").read_text(encoding="utf-8"))
+    for name in ("training_version", "image_side", "fit", "crop_side", "decoder"):
+        del written[name]
+    (older / "retrain.json").write_text(json.dumps({**written, "data": "folder:/moved"}), encoding="utf-8")
+    assert document("retrain", run, "--run", older, "--warm-start", "--epochs", "4") == retrained
+    refused = isonas("retrain", run, "--run", older, "--epochs", "5")
+    assert (refused.exit_code, "other inputs: recipe.epochs" in refused.stderr) == (2, True)
+
+
+def test_what_was_understood_is_told_once(photographs: Path) -> None:
+    """Images to test on are opened, and larger ones to cut crops from."""
+    asked = ("retrain", "isonet_l1_c8_r4_e1_se0_s2d_m1_h0", "--data", f"folder:{photographs / 'set'}")
+    where = ("--cache", photographs / "cache", "--run", photographs / "never")
+    told = isonas(*asked, "--input", "24", "--batch-size", "999", *where).stderr
+    assert "is more than the 96 training images" in told
+    assert told.count("training images are those of train/") == 1
+    assert ("(train) to 24×24" in told, "(train) to 32×32" in told) == (True, True)
+    options = {parameter.name: None for parameter in retrain.params} | {
+        "data": f"folder:{photographs / 'set'}", "input_side": 24, "cache": photographs / "cache",
+    }  # fmt: skip
+    job = Job(parse_genome("isonet_l1_c8_r4_e1_se0_s2d_m1_h0"), photographs / "never", "again")
+    stream = io.StringIO()
+    with contextlib.redirect_stderr(stream):
+        resolved(job, {**options, "batch_size": 64}, Processes(rank=1, count=2))
+    assert stream.getvalue() == ""
+
+
+def test_crops_of_other_images_are_not_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = replace(synthetic(), decoder=DECODER)
+    larger = Images(np.zeros((len(data.train) - 1, 3, 32, 32), np.uint8), data.train.labels[1:])
+    found = replace(data, train=larger)
+    monkeypatch.setattr("isonas.data.sources.open_dataset", lambda *_, **__: found)
+    assert _crops("synthetic", data, 32, {"cache": Path()}, Processes()) is None
+    told = "of synthetic other images can be decoded to 32 pixels than to 16; training crops are cut from"
+    assert told in capsys.readouterr().err
+    found = replace(data, train=replace(data.train, pixels=np.zeros((len(data.train), 3, 32, 32), np.uint8)))
+    assert _crops("synthetic", data, 32, {"cache": Path()}, Processes()) is found.train
+
+
+@pytest.mark.parametrize(("side", "crops"), [(36, 48), (64, 80), (100, 100)])
+def test_crops_are_cut_from_what_the_asked_side_needs(side: int, crops: int) -> None:
+    """At an input of 64, which reads no more than there is."""
+    data = replace(synthetic(), train=Images(np.zeros((1, 3, side, side), np.uint8), np.zeros(1, np.int64)))
+    assert _crop_side(64, data, {"recipe": "lamb"}) == crops
+
+
 @pytest.mark.parametrize("fit", Fit)
 @pytest.mark.parametrize("side", [12, 50, 100])
 def test_the_words_are_the_decoder(fit: Fit, side: int) -> None:
@@ -267,6 +357,13 @@ def test_weights_carry_their_preprocessing(tmp_path: Path, photographs: Path, re
     assert read_weights(tmp_path / "older.safetensors").preprocessing is None
     assert parse_preprocessing(None) is None
     assert preprocessing_words(None, 64)["recorded"] is False
+    assert preprocessing_words(weights.preprocessing, 64)["recorded"] is True
+    assert preprocessing_words(replace(weights.preprocessing, decoder=1), 64)["recorded"] is False
+
+
+def test_of_an_older_runs_photographs_nothing_is_claimed() -> None:
+    assert _inflated(INPUTS, 16, 16, 32) == Preprocessing(Fit.CROP, 32, 16, 16, 2, 0)
+    assert _inflated(replace(INPUTS, training_version=1, fit=Fit.STRETCH), 16, 16, 32) is None
 
 
 def test_an_older_studys_images_were_stretched() -> None:

@@ -131,6 +131,31 @@ def test_worker_processes_change_nothing() -> None:
     assert not torch.equal(first, again), "an epoch augments anew"
 
 
+def test_crops_are_as_small_as_what_reads_them_bears() -> None:
+    """Whatever the larger squares that they are cut from: at 72 pixels no less than 35% of an image."""
+    y, x = np.mgrid[:112, :112].astype(np.uint8)
+    squares = Images(np.stack([2 * x, 2 * y, 0 * x])[None], np.zeros(1, np.int64))
+
+    def areas(side: int) -> list[float]:
+        recipe = replace(load_recipe("lamb"), randaugment="")
+        images = AugmentedImages(squares, side, recipe, mirror=True, seed=1)
+        spans = [np.ptp(images[epoch, 0][0][:2].astype(np.int64), axis=(1, 2)) for epoch in range(300)]
+        return [float(np.prod(span / 2 / 112)) for span in spans]
+
+    # An enlarged crop reaches from the first pixel's centre to the last's.
+    assert 0.3 < min(areas(72)) < 0.5
+    assert min(areas(96)) < 0.15
+
+
+@pytest.mark.parametrize("choice", ["", "-inc1", "-tweights", "-t3a", "-t3aw"])
+def test_augmentation_hangs_on_no_images_size(choice: str) -> None:
+    """Whichever of timm's transforms a text chooses: none needs the side that absolute shifts are of."""
+    recipe = replace(EVERYTHING, randaugment=f"rand-m9-n2{choice}")
+    images = AugmentedImages(DATA.train, 16, recipe, mirror=False, seed=1)
+    for epoch in range(60):
+        assert images[epoch, 0][0].shape == (3, 16, 16)
+
+
 def test_the_average_is_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
     """average ← d·average + (1 − d)·weights with d = min(1 − n^(−2/3), decay) after step n + 1."""
     kept: list[dict[str, Tensor]] = []
@@ -320,6 +345,13 @@ def test_a_retraining_from_start_to_export(here: Path) -> None:
     average = document("export", str(folder / "average.safetensors"), "--output", "average")
     assert average["origin"]["average"] is True
     assert isonas("export", str(folder), "--epochs", "2").exit_code == 2
+
+
+def test_a_fit_that_squares_of_pixels_ignore_is_no_other_input(here: Path) -> None:
+    typed = ("retrain", *TYPED, "--epochs", "1", "--fit", "stretch")
+    result = document(*typed)
+    assert result["fit"] == "crop"
+    assert document(*typed) == result
 
 
 def test_killed_and_gone_on_weights_are_bit_identical(here: Path) -> None:

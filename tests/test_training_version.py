@@ -12,7 +12,10 @@ import torch
 
 from isonas.bench.record import record
 from isonas.bench.table import read_table
+from isonas.cli.retrain_inputs import Job, _check_split
+from isonas.data.synthetic import synthetic
 from isonas.errors import RunError
+from isonas.genome import parse_genome
 from isonas.paper import run as paper_run
 from isonas.paper.results import read_results
 from isonas.paper.run import trainings
@@ -20,8 +23,10 @@ from isonas.search.inputs import read_run
 from isonas.training.retrain_folder import read_retraining
 from isonas.training.version import TRAINING_VERSION
 from tests.commands import isonas
+from tests.studies import INPUTS
 from tests.tables import TABLE_INPUTS, some_genomes, write
 from tests.test_paper import smoke_plan
+from tests.test_retrain import asked
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "runs" / "sample"
@@ -94,6 +99,15 @@ def test_an_older_retraining_is_read_and_not_gone_on_with(tmp_path: Path) -> Non
     assert "is trained already" in isonas(*command).stderr
     (folder / "result.json").unlink()
     refused(*command)
+
+
+def test_an_older_runs_weights_are_not_started_from(tmp_path: Path) -> None:
+    data = synthetic()
+    older = replace(INPUTS, training_version=1, data_fingerprint=data.fingerprint)
+    genome = parse_genome("isonet_l1_c8_r4_e1_se0_s2d_m1_h0")
+    job = Job(genome, tmp_path, "again", tmp_path / "run", None, older)
+    with pytest.raises(RunError, match=SAYS + "leave --warm-start out"):
+        _check_split(job, replace(asked(), split_seed=older.seed), data)
 
 
 def test_an_older_experiment_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,10 +141,15 @@ def _few(names: tuple[str, ...]) -> str:
 def _split(data: Dataset, weights: Weights) -> tuple[Images, str, Rows | None]:
     """The images to evaluate on, what they are called, and which rows of them (None: all)."""
     from isonas.data.dataset import split_validation
+    from isonas.training.version import TRAINING_VERSION
 
+    training = weights.training
     if data.held_back is not None:
         return data.held_back, "held-back split", None
-    if weights.training.get("data_fingerprint") == data.fingerprint:
-        _, rows = split_validation(data.train, weights.training["split_seed"])
-        return data.train, "validation images; the others were trained on", rows
-    return data.train, "all images", None
+    if training.get("data_fingerprint") != data.fingerprint:
+        return data.train, "all images", None
+    # Which images there are to split, and how they are split, depends on these as well.
+    if (training.get("decoder"), training.get("training_version")) != (data.decoder, TRAINING_VERSION):
+        return data.train, "all images, most of them trained on", None
+    _, rows = split_validation(data.train, training["split_seed"])
+    return data.train, "validation images; the others were trained on", rows

@@ -90,12 +90,15 @@ def export(what: str, as_json: bool, **options: Any) -> None:  # fmt: skip
       isonas export runs/quick-clutter-1 --format c --output net_c
       isonas export isonet_l4_c32_r8_e3_se4_s2d --data clutter --epochs 4 --input 32
     """
-    if options["epochs"] is None:
-        for name in ("data", "image_side", "fit", "epoch_images", "seed", "threads", "device", "precision"):
-            # int8 chooses its ranges from images.
-            if options[name] not in (None, "auto") and (name, options["form"]) != ("data", "c"):
+    if not options["epochs"]:
+        unused = ["image_side", "fit", "epoch_images", "threads", "device", "precision"]
+        # Untrained weights are drawn by a seed too, and int8 chooses its ranges from images.
+        unused += ["seed"] * (options["epochs"] is None) + ["data"] * (options["form"] != "c")
+        for name in unused:
+            if options[name] not in (None, "auto"):
                 typed = f"--{name.replace('_', '-')}"
-                raise UsageError(f"{typed} is for a training; give --epochs N with it.")
+                less = ", and --epochs 0 trains nothing" if options["epochs"] == 0 else ""
+                raise UsageError(f"{typed} is for a training{less}; give --epochs N with it.")
     run = user_path(what)
     if run.is_file() or (run / "retrain.json").is_file():
         exports = [_of_checkpoint(run, options)]

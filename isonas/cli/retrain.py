@@ -12,7 +12,7 @@ import click
 
 from isonas.cli.options import UserPath, cache_option, image_options, json_option
 from isonas.cli.resolve import selected_trials
-from isonas.cli.retrain_inputs import Job, proxy_weights, resolved
+from isonas.cli.retrain_inputs import Job, older_result, proxy_weights, resolved
 from isonas.errors import IsonasError, MemoryExhausted, TrainingError, UsageError
 from isonas.paths import user_path
 
@@ -157,9 +157,11 @@ def _retrained(job: Job, options: dict[str, Any], processes: Processes) -> dict[
     from isonas.report.retrain import print_result
     from isonas.training.retrain_folder import hold, read_result
 
-    with processes.first_alone():
-        retraining, data, crops = resolved(job, options, processes)
-    result = read_result(job.folder)
+    result = older_result(job, options)
+    if result is None:
+        with processes.first_alone():
+            retraining, data, crops = resolved(job, options, processes)
+        result = read_result(job.folder)
     if result is None:
         try:
             with nullcontext() if processes.rank else hold(job.folder):

@@ -43,11 +43,9 @@ def resolved(
     the larger ones that training crops are cut from, where there are any."""
     from isonas.data.preprocessing import Fit
     from isonas.data.sources import open_dataset
-    from isonas.evaluation import trial_seed
     from isonas.genome import stem_block
     from isonas.training.machine import require_device
-    from isonas.training.recipes import load_recipe
-    from isonas.training.retrain_folder import begin, changed, read_result, read_retraining
+    from isonas.training.retrain_folder import begin, read_result, read_retraining
     from isonas.training.version import require_this_version
 
     recorded = read_retraining(job.folder)
@@ -63,16 +61,46 @@ def resolved(
     fit = Fit(options["fit"] or (recorded.fit if recorded else job.inputs.fit if job.inputs else Fit.CROP))
     input_side = options["input_side"] or (job.inputs.input if job.inputs else 224)
     side = options["image_side"] or (recorded.image_side if recorded else input_side)
-    data = open_dataset(source, cache_folder(options), side, fit)
+    data = open_dataset(source, cache_folder(options), side, fit, tell=not processes.rank)
     if recorded is None:
-        crops = _crops(source, data, _crop_side(input_side, data, options), options)
+        crops = _crops(source, data, _crop_side(input_side, data, options), options, processes)
         retraining = _new(job, options, data, crops, input_side, processes)
         stem_block(job.genome, retraining.input_side)
         _check(job, retraining, data, processes)
         if not processes.rank:
             begin(job.folder, retraining)
         return retraining, data, crops
-    crops = _crops(source, data, recorded.crop_side, options)
+    crops = _crops(source, data, recorded.crop_side, options, processes)
+    given = _given(job, options, recorded, data)
+    require_device(given.device)
+    return given, data, crops
+
+
+def older_result(job: Job, options: dict[str, Any]) -> dict[str, Any] | None:
+    """What came of a finished retraining of another training version, None where there is none.
+
+    Its images are not opened: they may be decoded otherwise now. Raises RunError where other inputs are
+    typed than it was started with.
+    """
+    from isonas.training.retrain_folder import read_result, read_retraining
+    from isonas.training.version import TRAINING_VERSION
+
+    recorded, result = read_retraining(job.folder), read_result(job.folder)
+    if recorded is None or result is None or recorded.training_version == TRAINING_VERSION:
+        return None
+    _given(job, options, recorded, None)
+    return result
+
+
+def _given(job: Job, options: dict[str, Any], recorded: Retraining, data: Dataset | None) -> Retraining:
+    """What is recorded with what is typed over it, on the images of `data` where they are opened.
+
+    Raises RunError where that differs.
+    """
+    from isonas.evaluation import trial_seed
+    from isonas.training.recipes import load_recipe
+    from isonas.training.retrain_folder import changed
+
     over = {name: options[name] for name in ("input_side", "threads", "warm_start", "micro_batch")}
     if options["seed"] is not None:
         over["seed"] = trial_seed(options["seed"], job.genome)
@@ -81,15 +109,19 @@ def resolved(
     if options["recipe"]:
         kept = {name: getattr(recorded.recipe, name) for name in ("epochs", "batch_size")}
         recipe = replace(recipe, **kept)
+    if data is not None:
+        over |= {
+            "data": data.source,
+            "data_fingerprint": data.fingerprint,
+            "class_names": data.class_names,
+            "image_side": data.train.side if recorded.image_side else None,
+            # Squares of pixels are fitted to nothing, whatever is typed.
+            "fit": data.fit if data.decoder else None,
+            "decoder": data.decoder,
+        }
     given = replace(
         recorded,
         genome=job.genome,
-        data=data.source,
-        data_fingerprint=data.fingerprint,
-        class_names=data.class_names,
-        image_side=data.train.side if recorded.image_side else None,
-        fit=fit,
-        decoder=data.decoder,
         recipe=_over(recipe, options),
         **{name: value for name, value in over.items() if value is not None},
     )
@@ -98,8 +130,7 @@ def resolved(
             f"{job.folder} was started with other inputs: {', '.join(differing)}; leave those out to go on "
             "with it, or give another folder with --run DIR."
         )
-    require_device(given.device)
-    return given, data, crops
+    return given
 
 
 def _crop_side(input_side: int, data: Dataset, options: dict[str, Any]) -> int:
@@ -107,16 +138,32 @@ def _crop_side(input_side: int, data: Dataset, options: dict[str, Any]) -> int:
     from isonas.training.augmentation import crop_side
     from isonas.training.recipes import load_recipe
 
-    return max(data.train.side, crop_side(input_side, load_recipe(options["recipe"] or "adamw")))
+    recipe = load_recipe(options["recipe"] or "adamw")
+    return max(data.train.side, crop_side(min(input_side, data.train.side), recipe))
 
 
-def _crops(source: str, data: Dataset, side: int | None, options: dict[str, Any]) -> Images | None:
-    """The training images in squares of `side` pixels, None where there are no others than `data`'s."""
+def _crops(
+    source: str, data: Dataset, side: int | None, options: dict[str, Any], processes: Processes
+) -> Images | None:
+    """The training images in squares of `side` pixels, None where there are no others than `data`'s.
+
+    What there is to know of the source was told as `data` was opened.
+    """
+    import numpy as np
+
     from isonas.data.sources import open_dataset
 
     if side is None or side == data.train.side or not data.decoder:
         return None
-    crops = open_dataset(source, cache_folder(options), side, data.fit, held_back=False).train
+    crops = open_dataset(source, cache_folder(options), side, data.fit, held_back=False, tell=False).train
+    if not np.array_equal(crops.labels, data.train.labels):
+        if not processes.rank:
+            click.echo(
+                f"isonas: of {data.source} other images can be decoded to {side} pixels than to "
+                f"{data.train.side}; training crops are cut from the latter.",
+                err=True,
+            )
+        return None
     return None if crops.side == data.train.side else crops
 
 
@@ -227,7 +274,10 @@ def _check(job: Job, retraining: Retraining, data: Dataset, processes: Processes
 
 def _check_split(job: Job, retraining: Retraining, data: Dataset) -> None:
     """Refuse to start from weights that may have been trained on images which would validate here."""
+    from isonas.training.version import require_this_version
+
     assert job.inputs is not None
+    require_this_version(job.run, job.inputs.training_version, "leave --warm-start out")
     searched = (job.inputs.data_fingerprint, job.inputs.decoder, job.inputs.seed)
     if searched != (data.fingerprint, data.decoder, retraining.split_seed):
         raise UsageError(

@@ -159,13 +159,15 @@ def start_run(options: dict[str, Any], time_limit: float) -> Path:
 def resume_run(run: Path, options: dict[str, Any], given: set[str], time_limit: float) -> None:
     """Go on with a run; options that were given must say what the run was started with.
 
-    The run is held before its images are opened, so that a run that another process holds is refused at
-    once. What may change and did is in `study.yaml` from then on.
+    A run of another training version is refused untouched. The run is held before its images are opened,
+    so that a run that another process holds is refused at once. What may change and did is in `study.yaml`
+    from then on.
     """
-    from isonas.search.inputs import require_run
+    from isonas.search.inputs import read_run
     from isonas.search.log import hold
+    from isonas.training.version import require_this_version
 
-    require_run(run)
+    require_this_version(run, read_run(run)[0].training_version)
     with hold(run):
         _resume_held(run, options, given, time_limit)
 
@@ -173,10 +175,8 @@ def resume_run(run: Path, options: dict[str, Any], given: set[str], time_limit: 
 def _resume_held(run: Path, options: dict[str, Any], given: set[str], time_limit: float) -> None:
     from isonas.search.inputs import changed, read_run, versions
     from isonas.search.study import study_of
-    from isonas.training.version import require_this_version
 
     recorded, reference, recorded_versions = read_run(run)
-    require_this_version(run, recorded.training_version)
     source = options["data"] if "data" in given else None
     data = images_again(run, recorded, {**options, "data": source})
     inputs = given_inputs(recorded, options, given, data)

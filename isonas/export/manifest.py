@@ -7,7 +7,7 @@ from typing import Any
 import isonas
 from isonas.cost import Deployment
 from isonas.data.augment import MEAN, STD
-from isonas.data.preprocessing import BACKGROUND, PADDING, Fit, Preprocessing
+from isonas.data.preprocessing import BACKGROUND, DECODER, PADDING, Fit, Preprocessing
 from isonas.export.origin import Origin
 from isonas.hardware import Budget, costs
 from isonas.report.cost import cost_document
@@ -49,10 +49,11 @@ def manifest_of(origin: Origin, form: str, budget: Budget) -> dict[str, Any]:
 def preprocessing_words(chain: Preprocessing | None, input_side: int) -> dict[str, Any]:
     """What is done to an encoded image before the network reads it, as numbers and in Pillow's words.
 
-    It is what was done to the images that the reported accuracy is of; where that was not written down
-    with the weights, `recorded` is false and the whole image is stretched to the input.
+    It is what was done to the images that the reported accuracy is of. `recorded` is false where they were
+    decoded by another version, and where nothing was written down with the weights: then the whole image
+    is stretched to the input.
     """
-    recorded = chain is not None
+    recorded = chain is not None and chain.decoder in (0, DECODER)
     if chain is None:
         chain = Preprocessing(Fit.STRETCH, input_side, input_side, input_side, 1, 0)
     side = chain.side

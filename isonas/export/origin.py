@@ -171,8 +171,13 @@ def untrained(genome: Genome, input_side: int, classes: int, seed: int) -> Origi
     return Origin(network, genome, input_side, names, description, _noise(input_side), chain)
 
 
-def _inflated(inputs: Inputs, read: int, small_side: int, input_side: int) -> Preprocessing:
-    """What makes the inflated stem read what the proxy read: its image, each pixel repeated."""
+def _inflated(inputs: Inputs, read: int, small_side: int, input_side: int) -> Preprocessing | None:
+    """What makes the inflated stem read what the proxy read: its image, each pixel repeated.
+
+    None of a run of the first training version, whose photographs were decoded otherwise.
+    """
+    if inputs.training_version < 2:
+        return None
     side, decoder = inputs.data_side, inputs.decoder
     if input_side % small_side:
         return preprocessing(inputs.fit, side, input_side, decoder)

@@ -104,7 +104,7 @@ def timm_config(genome: Genome, input_side: int, manifest: dict[str, Any]) -> di
             "fixed_input_size": True,
             "interpolation": preprocessing["filter"],
             "crop_pct": 1.0,
-            "crop_mode": _CROP_MODES[preprocessing.get("fit", "stretch")],
+            "crop_mode": _CROP_MODES[preprocessing["fit"]],
             "mean": preprocessing["mean"],
             "std": preprocessing["std"],
             "num_classes": manifest["classes"],

@@ -2,6 +2,10 @@
 
 timm.create_model("isonet", genome="isonet_l16_c64_r14_e6_se4_s2d", img_size=224, num_classes=1000)
 timm.create_model("local-dir:EXPORT", pretrained=True)   # the folder that isonas export writes
+
+timm's own transforms fit images to the input at once. That is what the network was tested on only where
+`area_to` and `upsample_to` are null and `repeat` is 1 in the manifest's `preprocessing`, as of a retraining
+on photographs; of a proxy's weights follow the manifest's `steps`.
 """
 
 from __future__ import annotations

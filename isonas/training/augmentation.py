@@ -37,14 +37,17 @@ Key = tuple[int, int]
 
 
 class AugmentedImages(Dataset[tuple[npt.NDArray[np.uint8], int]]):
-    """uint8 images (3, side, side) with their labels by (epoch, index): the same for equal keys."""
+    """uint8 images (3, side, side) with their labels by (epoch, index): the same for equal keys.
+
+    They are cut from `images`, whose squares may be larger.
+    """
 
     def __init__(self, images: Images, side: int, recipe: FullRecipe, *, mirror: bool, seed: int) -> None:
         self._images = images
         self._seed = seed
         self._mirror = mirror
-        self._crop = _crop(images.side, side, recipe)
-        self._augment = _randaugment(recipe.randaugment, images.side)
+        self._crop = _crop(side, recipe)
+        self._augment = _randaugment(recipe.randaugment)
 
     def __getitem__(self, key: Key) -> tuple[npt.NDArray[np.uint8], int]:
         """Raises nothing: every image was decoded before."""
@@ -127,7 +130,7 @@ def reseed(*key: int) -> None:
 
 def check_randaugment(recipe: FullRecipe) -> None:
     """Raise UsageError where timm does not understand a recipe's RandAugment."""
-    _randaugment(recipe.randaugment, _SMALL_SIDE)
+    _randaugment(recipe.randaugment)
 
 
 @contextmanager
@@ -142,30 +145,30 @@ def randomness_kept(machine: Machine) -> Iterator[None]:
             np.random.set_state(numpy)
 
 
-def _least_area(source: int, recipe: FullRecipe) -> float:
-    return max(recipe.crop_area, _SMALL_CROP) if source <= _SMALL_SIDE else recipe.crop_area
+def _least_area(side: int, recipe: FullRecipe) -> float:
+    """The least share of an image that a crop of `side` pixels takes."""
+    return max(recipe.crop_area, _SMALL_CROP) if side <= _SMALL_SIDE else recipe.crop_area
 
 
-def _crop(source: int, side: int, recipe: FullRecipe) -> Callable[[Image.Image], Image.Image]:
+def _crop(side: int, recipe: FullRecipe) -> Callable[[Image.Image], Image.Image]:
     from timm.data import transforms
 
-    area = _least_area(source, recipe)
+    area = _least_area(side, recipe)
     # Untyped in timm.
     make: Any = transforms.RandomResizedCropAndInterpolation
     crop: Callable[[Image.Image], Image.Image] = make(side, scale=(area, 1.0))
     return crop
 
 
-def _randaugment(text: str, side: int) -> Callable[[Image.Image], Image.Image]:
+def _randaugment(text: str) -> Callable[[Image.Image], Image.Image]:
     from timm.data.auto_augment import rand_augment_transform
 
     if not text:
         return _as_it_is
     grey = tuple(round(255 * mean) for mean in MEAN)
     try:
-        augment: Callable[[Image.Image], Image.Image] = rand_augment_transform(
-            text, {"translate_const": int(0.45 * side), "img_mean": grey}
-        )
+        # All of timm's transforms move an image by a share of its own side.
+        augment: Callable[[Image.Image], Image.Image] = rand_augment_transform(text, {"img_mean": grey})
     except (AssertionError, ValueError, KeyError):
         raise UsageError(
             f"randaugment {text!r} is not understood; give timm's text, such as "

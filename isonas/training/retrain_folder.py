@@ -195,6 +195,8 @@ def derive(folder: Path, retraining: Retraining, state: State) -> None:
         "data": retraining.data,
         "data_fingerprint": retraining.data_fingerprint,
         "split_seed": retraining.split_seed,
+        "decoder": retraining.decoder,
+        "training_version": retraining.training_version,
     }
     best = {"epoch": state.best_epoch, "average": state.best_average, "validation_error": state.best_error}
     average = {"epoch": last.epoch, "average": True, "validation_error": last.average_error}
