@@ -177,6 +177,7 @@ class ProxyEvaluator:
                 validation,
                 training.recipe,
                 self._machine,
+                classes=self._data.classes,
                 mirror=self._data.mirror,
                 seed=training.seed,
                 from_epoch=training.from_epoch,
