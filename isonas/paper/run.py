@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import numpy as np
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -88,15 +87,15 @@ def plan_of(
     at = experiment.scales[scale]
     part = part_of(data, at.classes, at.images)
     if recipe is not None:
-        _check(recipe, len(part.training), micro_batch)
+        _check(recipe, len(part.training_rows), micro_batch)
     settings = Settings(
         experiment=experiment.id,
         scale=scale,
         data=data.source,
         data_fingerprint=data.fingerprint,
         class_names=part.class_names,
-        images=len(part.training),
-        scored_images=len(part.scored),
+        images=len(part.training_rows),
+        scored_images=len(part.scored_rows),
         scored_on=part.scored_on,
         image_side=part.training.side,
         fit=data.fit,
@@ -299,10 +298,11 @@ def _epochs(
     prepare(whole, machine)
     return network, train(
         whole,
-        on_device(training, machine.device),
-        on_device(scored, machine.device),
+        on_device(training, machine.device, part.training_rows),
+        on_device(scored, machine.device, part.scored_rows),
         recipe,
         machine,
+        classes=len(part.class_names),
         mirror=part.mirror,
         seed=seed,
         from_epoch=first,
@@ -325,14 +325,20 @@ def _full_epochs(
         precision=machine.precision,
         threads=machine.threads,
     )
-    rows = np.arange(len(part.training))
     workers = 0 if machine.device == "cpu" else min(8, machine.threads)
     state = standing.state if isinstance(standing.state, State) else None
     for after in train_in_full(
-        lambda: network, terms, part.dataset(), rows, part.scored, state=state, workers=workers
+        lambda: network,
+        terms,
+        part.dataset(),
+        part.training_rows,
+        part.scored,
+        part.scored_rows,
+        state=state,
+        workers=workers,
     ):
         row = after.history[-1]
-        se = math.sqrt(row.average_error * (1 - row.average_error) / len(part.scored))
+        se = math.sqrt(row.average_error * (1 - row.average_error) / len(part.scored_rows))
         yield (
             EpochResult(row.epoch, row.average_error, se, row.loss, row.seconds, terms.micro_batch),
             after,
