@@ -54,6 +54,7 @@ from isonas.training.version import TRAINING_VERSION, require_this_version
 
 _UNFINISHED = "unfinished.pt"
 _SAVED_EVERY_SECONDS = 60.0
+_SAME_IMAGES = ("experiment", "scale", "data_fingerprint", "class_names")
 _ANEW = "start anew in another folder with --run DIR"
 
 
@@ -144,41 +145,55 @@ def trainings(folder: Path, plan: Plan) -> Iterator[tuple[Training, Results]]:
 
     All cells are trained from one seed before any from the next: stopped at any time, what is there is
     the whole experiment, with fewer seeds. A cell whose start, another cell's weights, failed to train
-    is left out. A training goes on from its last saved epoch. Raises RunError
-    where the folder holds results under other settings or of another training version, LogError where it
+    is left out. A training goes on from its last saved epoch. Raises RunError where the folder holds
+    results under other settings, or of another training version and not all of them; LogError where it
     cannot be used.
     """
     with _held(folder):
-        done = _recorded(folder, plan.settings)
-        have = {(one.cell, one.seed) for one in done}
+        _, done = _recorded(folder, plan)
         counts: dict[str, Counts] = {}
-        for seed in range(plan.seeds):
-            for cell in plan.experiment.cells(plan.scale):
-                failed = {one.cell for one in done if one.seed == seed and one.reason is not None}
-                if (cell.name, seed) not in have and cell.after not in failed:
-                    done.append(_trained(folder, plan, cell, seed, counts))
-                    write_results(folder / RESULTS, plan.settings, done)
-                    (folder / _UNFINISHED).unlink(missing_ok=True)
-                    yield done[-1], Results(plan.settings, plan.seeds, tuple(done), folder)
+        while (missing := _missing(plan, done)) is not None:
+            done.append(_trained(folder, plan, *missing, counts))
+            write_results(folder / RESULTS, plan.settings, done)
+            (folder / _UNFINISHED).unlink(missing_ok=True)
+            yield done[-1], Results(plan.settings, plan.seeds, tuple(done), folder)
 
 
 def results_of(folder: Path, plan: Plan) -> Results:
-    """The results that the folder holds; raises as `trainings` does."""
-    return Results(plan.settings, plan.seeds, tuple(_recorded(folder, plan.settings)), folder)
+    """The results that the folder holds, under the settings it records; raises as `trainings` does."""
+    settings, done = _recorded(folder, plan)
+    return Results(settings, plan.seeds, tuple(done), folder)
 
 
-def _recorded(folder: Path, settings: Settings) -> list[Training]:
+def _missing(plan: Plan, done: list[Training]) -> tuple[Cell, int] | None:
+    """The cell to train next, and the seed."""
+    have = {(one.cell, one.seed) for one in done}
+    failed = {(one.cell, one.seed) for one in done if one.reason is not None}
+    for seed in range(plan.seeds):
+        for cell in plan.experiment.cells(plan.scale):
+            if (cell.name, seed) not in have and (cell.after, seed) not in failed:
+                return cell, seed
+    return None
+
+
+def _recorded(folder: Path, plan: Plan) -> tuple[Settings, list[Training]]:
     found = read_results(folder / RESULTS)
     if found is None:
-        return []
+        return plan.settings, []
     recorded, done = found
-    require_this_version(folder, recorded.training_version, _ANEW)
-    if differing := changed(recorded, settings):
+    differing = changed(recorded, plan.settings)
+    older = recorded.training_version != TRAINING_VERSION
+    if older:
+        if _missing(plan, done) is not None:
+            require_this_version(folder, recorded.training_version, _ANEW)
+        # How that version trained is reported as it was, and need not be how this one does.
+        differing = [key for key in differing if key in _SAME_IMAGES]
+    if differing:
         raise RunError(
             f"{folder} holds results of other settings: {', '.join(differing)}; give those as they were, "
             "or another folder with --run DIR."
         )
-    return done
+    return (recorded if older else plan.settings), done
 
 
 @dataclass
