@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from isonas.data import parquet
 from isonas.data.dataset import Dataset, split_validation
 from isonas.data.sources import open_dataset
 from isonas.errors import DataError, UsageError
@@ -272,12 +273,35 @@ def test_held_back_rows_that_no_class_is_trained_for(place: Path, capsys: pytest
     assert "10 of 10 held-back images are training images too" in said
 
 
+def test_columns_that_are_asked_for_in_vain_are_the_same_set(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is decoded again, neither for them nor for another word on how columns were found."""
+    write(place / "train.parquet", {"image": IMAGES, "label": LABELS, "coarse": COARSE})
+    data = opened(place)
+
+    def decoded(*_: Any) -> Any:
+        raise AssertionError
+
+    asked = "?image=image&label=label"
+    with monkeypatch.context() as patch:
+        patch.setattr(parquet, "decoded", decoded)
+        again = opened(place, asked)
+    assert again.fingerprint == data.fingerprint
+    np.testing.assert_array_equal(again.train.pixels, data.train.pixels)
+    other = opened(place, "?label=coarse")
+    assert other.fingerprint != data.fingerprint
+    assert other.train.labels.tolist() == COARSE.to_pylist()
+
+
 def test_a_test_split_without_labels_is_left_out(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(place / "train.parquet", {"image": IMAGES, "label": LABELS})
     write(place / "test.parquet", {"image": IMAGES, "label": [-1] * COUNT})
     data = opened(place)
     assert (len(data.train), data.held_back) == (COUNT, None)
-    assert "test.parquet has no labels of these classes and is left out" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "no image of test.parquet has a label of these classes; they are left out, and no images" in told
+    assert "held back are" not in told
 
 
 def test_named_classes_without_an_image_have_no_output(
@@ -330,8 +354,9 @@ def test_splits_by_every_usual_name(
     data = opened(place)
     assert data.held_back is not None
     assert (len(data.train), len(data.held_back)) == (COUNT, 6)
-    held = f"held back are those of {names[1]}.parquet; passed over is notes.parquet"
-    assert f"those of {names[0]}.parquet, {held}" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"training images are those of {names[0]}.parquet; passed over is notes.parquet." in told
+    assert f"held back are those of {names[1]}.parquet." in told
 
 
 @pytest.mark.parametrize(

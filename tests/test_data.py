@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from isonas.data.dataset import Images, Labels, split_validation
 from isonas.data.digits import digits
 from isonas.data.resize import area_weights, downsample
 from isonas.data.sources import EMBEDDED, open_dataset
-from isonas.data.store import cached
+from isonas.data.store import cached, stored
 from isonas.data.synthetic import synthetic
 from isonas.errors import DataError, UsageError
 
@@ -324,6 +325,21 @@ def test_downsampling_by_whole_factors_is_pillows_reduce() -> None:
     assert downsample(images, 12) is images
 
 
+@pytest.mark.parametrize("mapped", [False, True])
+def test_smaller_images_keep_labels_and_groups(mapped: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (6, 3, 8, 8), np.uint8), np.array([3, 1, 3, 1, 1, 3])
+    images = stored(tmp_path, "key", "drawing", lambda: iter([(pixels, labels)])) if mapped else None
+    images = replace(images or Images(pixels, labels), groups=np.array([0, 0, 1, 2, 3, 4]))
+    for of in (images, replace(images, labels=labels // 3)):
+        small = downsample(of, 4)
+        assert (small.side, small.file is not None) == (4, mapped)
+        assert small.groups is not None
+        assert of.groups is not None
+        np.testing.assert_array_equal(small.labels, of.labels)
+        np.testing.assert_array_equal(small.groups, of.groups)
+
+
 def labelled(labels: Labels, groups: Labels | None = None) -> Images:
     """Images of one pixel, for what looks at labels and groups alone."""
     return Images(np.zeros((len(labels), 3, 1, 1), np.uint8), labels, groups=groups)
@@ -385,6 +401,33 @@ def test_copies_of_a_picture_do_not_crowd_the_validation_images() -> None:
     _, validation = split_validation(labelled(labels, groups), 0)
     assert 36 <= (validation < 200).sum() <= 44
     assert 76 <= len(validation) <= 84
+
+
+def test_a_copy_takes_no_validation_images_from_rare_classes() -> None:
+    """59,600 images are of two classes and ten of each of 40 more: each has a share of n + 1/3 images, and
+    which 14 of the 42 get one for it is drawn, with one pair of copies as without.
+    """
+    labels = np.concatenate([np.arange(59_600) % 2, np.repeat(np.arange(2, 42), 10)])
+    groups = np.arange(len(labels))
+    groups[2] = 0
+    drawn = set()
+    for seed in range(4):
+        counts = [
+            np.bincount(labels[split_validation(labelled(labels, of), seed)[1]], minlength=42)
+            for of in (None, groups)
+        ]
+        assert counts[0].sum() == counts[1].sum() == 2000
+        for count in counts:
+            assert set(count[:2].tolist()) <= {993, 994}
+            assert set(count[2:].tolist()) == {0, 1}
+        drawn |= set(np.flatnonzero(counts[1]))
+    assert len(drawn) > 2 + 14
+
+
+def test_images_that_are_all_copies_cannot_be_split() -> None:
+    labels = np.repeat([0, 1], 10)
+    with pytest.raises(DataError, match="none can be put aside"):
+        split_validation(labelled(labels, labels), 0)
 
 
 def test_normalise() -> None:

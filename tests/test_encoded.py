@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from isonas.data import encoded as encoded_images
-from isonas.data import folder as folders
-from isonas.data import preprocessing
+from isonas.data import gathered, preprocessing
 from isonas.data.encoded import Undecodable, chunk_images, common_shape, decoded, squares_for
 from isonas.data.preprocessing import PADDING, Fit, Squares
 from isonas.data.sources import open_dataset
@@ -294,7 +293,7 @@ def test_a_store_is_of_one_side_fit_and_decoder(tmp_path: Path, monkeypatch: pyt
     opened(20, Fit.CROP)
     assert len(list((tmp_path / "cache").glob("*.pixels.npy"))) == before
     monkeypatch.setattr(preprocessing, "DECODER", preprocessing.DECODER + 1)
-    monkeypatch.setattr(folders, "DECODER", preprocessing.DECODER)
+    monkeypatch.setattr(gathered, "DECODER", preprocessing.DECODER)
     opened(20, Fit.CROP)
     assert len(list((tmp_path / "cache").glob("*.pixels.npy"))) == before + 1
 
@@ -305,7 +304,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path, capsys: pytest.CaptureFixtu
     write(tmp_path / "set", [floating, *images])
     open_dataset(f"folder:{tmp_path / 'set'}", tmp_path / "cache")
     told = capsys.readouterr().err
-    assert "1 of 4 files" in told
+    assert "left out 1 of 4 training files or rows (1 damaged (.png)); the first is " in told
     assert "0.png (TIFF with pixels of mode F, whose range is not known)" in told
     write(tmp_path / "set", [floating] * 4)
     with pytest.raises(DataError, match="4 of 4 files"):

@@ -42,6 +42,16 @@ def free(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (count, 10 * count))
 
 
+def test_what_pytorch_keeps_of_freed_tensors_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As much as the images take is free on the GPU, and PyTorch keeps the rest of what they ask for."""
+    free(monkeypatch, BYTES)
+    kept = (SHARE_OF_FREE - 1) * BYTES
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 1000)
+    for reserved, device in ((1000 + kept, "meta"), (1000 + kept - 1, "cpu")):
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda reserved=reserved: reserved)
+        assert on_device(images(), "meta").pixels.device.type == device
+
+
 @pytest.mark.parametrize("mapped", [False, True])
 def test_a_gpu_holds_images_up_to_a_share_of_its_free_memory(
     mapped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -101,19 +111,22 @@ def evaluator(data: Dataset, device: str = "cpu") -> ProxyEvaluator:
 
 
 def test_a_gpu_holds_images_of_one_side_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of another side have gone before the next are brought."""
+    """Those of another side have gone, from PyTorch's reserve too, before the next are brought."""
     made, held = evaluator(synthetic(), "meta"), []
+    emptied: list[list[int]] = []
 
     def placed(images: Images, *_: Any) -> Any:
         held.append(list(made._by_side))
         return images.side
 
     monkeypatch.setattr(proxy, "on_device", placed)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(list(made._by_side)))
     for side in (32, 16, 16, 32):
         there: tuple[Any, Any] = made._examples(side)
         assert there == (side, side)
         assert list(made._by_side) == [side]
     assert held == [[]] * 6
+    assert emptied == [[]] * 3
 
 
 def test_a_cpu_keeps_sides_while_they_are_small(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,7 @@ def trained(network: torch.nn.Module, precision: str = "fp32") -> None:
     recipe = Recipe(epochs=1, epoch_images=32, batch_size=8)
     machine = Machine("cpu", precision, 1)
     prepare(network, machine)
-    results = list(train(network, examples, examples, recipe, machine, mirror=False, seed=0))
+    results = list(train(network, examples, examples, recipe, machine, classes=4, mirror=False, seed=0))
     assert len(results) == 1
 
 

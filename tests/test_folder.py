@@ -110,6 +110,25 @@ def test_damaged_files_are_left_out_and_counted(root: Path, capsys: pytest.Captu
     assert left_out + kinds in again
 
 
+def test_held_back_images_of_a_class_without_training_images(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The only training file of b is damaged."""
+    write(root, {f"train/{name}/{n}.png": encoded(picture(n)) for name in "ac" for n in range(3)})
+    write(root, {"train/b/1.png": encoded(picture(1))[:-30]})
+    write(root, {f"val/{name}/9.png": encoded(picture(9 + ord(name))) for name in "bc"})
+    data = opened(root)
+    assert data.class_names == ("a", "c")
+    assert data.held_back is not None
+    assert data.held_back.labels.tolist() == [1]
+    np.testing.assert_array_equal(data.held_back.pixels[0], picture(9 + ord("c")).transpose(2, 0, 1))
+    left_out = "left out 1 of 2 held-back files or rows (1 of a class without training images)."
+    assert left_out in capsys.readouterr().err
+    (root / "val" / "c" / "9.png").unlink()
+    assert opened(root).held_back is None
+    assert "held-back files are of other classes and are left out; no im" in capsys.readouterr().err
+
+
 def unknown_class(root: Path) -> None:
     write(root, {f"{name}/1.png": encoded(picture(1)) for name in ("train/a", "val/a", "val/b")})
 

@@ -153,6 +153,9 @@ def test_without_matplotlib_all_but_the_figure_is_made(
 def test_what_is_understood_and_what_is_not_used_is_said(tmp_path: Path) -> None:
     done = isonas("paper", "table2", "--data", "synthetic", "--run", tmp_path / "counts")
     assert "trains nothing; --data is not used" in done.stderr
+    typed = ["--micro-batch", "8", "--image-side", "32", "--fit", "crop", "--device", "cpu", "--json"]
+    done = isonas("paper", "table2", *typed, "--run", tmp_path / "counts")
+    assert "--image-side, --fit, --micro-batch, --device are not used." in done.stderr
     done = isonas("paper", "sharing", *SMOKE, "--seeds", "1", "--run", tmp_path / "trained")
     assert "sharing at the smoke scale: 4 networks from 1 seed, 96 images of 4 classes" in done.stderr
 

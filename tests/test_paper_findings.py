@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from isonas.data.dataset import Images
+from isonas.data.dataset import Dataset, Images
+from isonas.data.store import stored
 from isonas.data.synthetic import synthetic
+from isonas.paper import images as images_module
 from isonas.paper.findings import Verdict, agrees, interval, rises
 from isonas.paper.images import part_of
 from isonas.paper.results import Counts, Results, Training
@@ -127,6 +130,40 @@ def test_a_part_is_even_and_scored_images_are_none_of_it() -> None:
     assert without.scored_on == "carved from training"
     assert not trained & {pixels.tobytes() for pixels in without.scored.pixels}
     assert len(trained) + len(without.scored) == len(data.train)
+
+
+def mapped(folder: Path, data: Dataset) -> Dataset:
+    train = stored(folder, "key", "drawing", lambda: iter([(data.train.pixels, data.train.labels)]))
+    return replace(data, train=train, held_back=None)
+
+
+def test_a_large_part_of_a_file_stays_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And holds the images, labels and order that a copy does."""
+    data = mapped(tmp_path, synthetic())
+    copied = part_of(data, 3, 91)
+    assert copied.training.file is None
+    monkeypatch.setattr(images_module, "COPIED_BYTES", 0)
+    kept = part_of(data, 3, 91)
+    for side in (32, 8):
+        for found, expected, rows in zip(
+            kept.at(side), copied.at(side), (kept.training_rows, kept.scored_rows), strict=True
+        ):
+            assert found.file is not None
+            assert np.shares_memory(found.pixels, data.train.pixels) == (side == 32)
+            np.testing.assert_array_equal(found.pixels[rows], expected.pixels)
+            np.testing.assert_array_equal(found.labels[rows], expected.labels)
+
+
+def test_scored_images_of_few_classes_are_labelled_as_trained_ones() -> None:
+    data = synthetic()
+    part = part_of(data, 3, None)
+    assert data.held_back is not None
+    last = [data.class_names.index(name) for name in part.class_names[1:]]
+    only = np.flatnonzero(np.isin(data.held_back.labels, last))
+    held_back = Images(data.held_back.pixels[only], data.held_back.labels[only])
+    again = part_of(replace(data, held_back=held_back), 3, None)
+    assert again.class_names == part.class_names
+    assert set(again.scored.labels[again.scored_rows].tolist()) == {1, 2}
 
 
 def test_images_are_downsampled_as_wholes() -> None:

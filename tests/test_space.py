@@ -193,7 +193,7 @@ def test_files_that_are_no_space(tmp_path: Path) -> None:
             load_space(str(broken))
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SpaceError, match="no search space"):
+    with pytest.raises(SpaceError, match="is not YAML"):
         load_space(str(binary))
 
 

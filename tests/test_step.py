@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from isonas.data.augment import normalise
+from isonas.errors import TrainingError
 from isonas.genome import Genome, Stem
 from isonas.networks.build import build_network
 from isonas.training import loop
@@ -64,7 +65,6 @@ def state_after(record: Record | None, pieces: int) -> list[Tensor]:
         gradients(batch, labels)
         found += [parameter.grad.clone() for parameter in net.parameters() if parameter.grad is not None]
         found += [buffer.clone() for buffer in net.buffers()]
-    assert gradients.classes == 5
     assert len(found) == 3 * (len(list(net.parameters())) + len(list(net.buffers())))
     return [*found, gradients.total]
 
@@ -115,7 +115,9 @@ def test_memory_that_runs_out_in_a_recording_is_raised() -> None:
 def trained(pieces: int = 1) -> tuple[list[float], dict[str, Tensor]]:
     pixels, labels = batches(1, 96)[0]
     examples, recipe = Examples(pixels, labels), Recipe(epochs=2, epoch_images=64, batch_size=16)
-    ends = list(train(network(), examples, examples, recipe, CPU, mirror=True, seed=3, pieces=pieces))
+    ends = list(
+        train(network(), examples, examples, recipe, CPU, classes=5, mirror=True, seed=3, pieces=pieces)
+    )
     return [result.loss for result, _ in ends], ends[-1][1].network
 
 
@@ -140,11 +142,21 @@ def test_a_training_by_recordings_is_a_training(pieces: int, monkeypatch: pytest
     assert all(torch.equal(weights[name], plainly[1][name]) for name in weights)
 
 
+def test_chance_is_smoothed_over_the_networks_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which two have images: the best constant is .47 for each of them, .02 for each of the others."""
+    monkeypatch.setattr(loop, "DIVERGED", 0)
+    examples = Examples(batches(1, 16)[0][0], torch.arange(16) % 2)
+    recipe = Recipe(epochs=1, epoch_images=16, batch_size=16, label_smoothing=0.1)
+    smoothed = torch.tensor([0.47, 0.47, 0.02, 0.02, 0.02])
+    with pytest.raises(TrainingError, match=f"that of chance is {-float(smoothed @ smoothed.log()):.3g}$"):
+        next(train(network(), examples, examples, recipe, CPU, classes=5, mirror=True, seed=3))
+
+
 def test_a_state_is_left_as_it_was_by_training_on_from_it() -> None:
     pixels, labels = batches(1, 96)[0]
     examples, recipe = Examples(pixels, labels), Recipe(epochs=2, epoch_images=64, batch_size=16)
     net = network()
-    _, state = next(train(net, examples, examples, recipe, CPU, mirror=True, seed=3))
+    _, state = next(train(net, examples, examples, recipe, CPU, classes=5, mirror=True, seed=3))
     before = copy.deepcopy(state.optimizer)
     on = train(
         net,
@@ -152,6 +164,7 @@ def test_a_state_is_left_as_it_was_by_training_on_from_it() -> None:
         examples,
         recipe,
         CPU,
+        classes=5,
         mirror=True,
         seed=3,
         from_epoch=1,

@@ -308,7 +308,7 @@ def test_gradients_of_pieces_add_up_to_the_batchs(size: int, pieces: int, smooth
     for count in (1, pieces):
         network = copy.deepcopy(plain)
         ((result, after),) = loop.train(
-            network, examples, examples, recipe, CPU, mirror=False, seed=3, pieces=count
+            network, examples, examples, recipe, CPU, classes=5, mirror=False, seed=3, pieces=count
         )
         results.append((result.loss, after.network))
     (loss, weights), (other_loss, other_weights) = results

@@ -12,13 +12,19 @@ import torch
 
 from isonas.bench.record import record
 from isonas.bench.table import read_table
+<<<<<<< HEAD
 from isonas.cli.retrain_inputs import Job, _check_split
 from isonas.data.synthetic import synthetic
+=======
+from isonas.data.preprocessing import Fit
+>>>>>>> mendB
 from isonas.errors import RunError
 from isonas.genome import parse_genome
 from isonas.paper import run as paper_run
-from isonas.paper.results import read_results
-from isonas.paper.run import trainings
+from isonas.paper.experiment import Report
+from isonas.paper.outcome import remarks
+from isonas.paper.results import Counts, Training, read_results, write_results
+from isonas.paper.run import results_of, trainings
 from isonas.search.inputs import read_run
 from isonas.training.retrain_folder import read_retraining
 from isonas.training.version import TRAINING_VERSION
@@ -122,6 +128,28 @@ def test_an_older_experiment_is_not_gone_on_with(tmp_path: Path, monkeypatch: py
     assert found[0].training_version == OLDER
     with pytest.raises(RunError, match=SAYS):
         next(iter(trainings(tmp_path, plan)))
+
+
+def test_an_older_experiment_is_reported_where_it_is_finished(tmp_path: Path) -> None:
+    """Under its own settings, in which only the images must be those that are given."""
+    plan = smoke_plan(seeds=1)
+    cells = plan.experiment.cells(plan.scale)
+    done = [
+        Training(cell.name, 0, cell.network, cell.input_side, None, Counts(1, 1, {}), 0.5, 0.01, (), (), 1.0)
+        for cell in cells
+    ]
+    older = replace(plan.settings, training_version=OLDER, fit=Fit.STRETCH, image_side=9)
+    write_results(tmp_path / "results.parquet", older, done)
+    assert list(trainings(tmp_path, plan)) == []
+    results = results_of(tmp_path, plan)
+    assert (results.settings, results.trainings) == (older, tuple(done))
+    said = remarks(plan.experiment, results, Report(()))
+    assert f"All of it is of training version {OLDER}; this isonas trains by version {OLDER + 1}." in said
+    with pytest.raises(RunError, match=SAYS):
+        results_of(tmp_path, replace(plan, seeds=2))
+    others = replace(plan.settings, data_fingerprint="other")
+    with pytest.raises(RunError, match="other settings: data_fingerprint;"):
+        results_of(tmp_path, replace(plan, settings=others))
 
 
 def test_an_older_unfinished_training_is_not_gone_on_with(tmp_path: Path) -> None:

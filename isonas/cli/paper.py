@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from isonas.cli.options import UserPath, cache_option, image_options, json_option, machine_options
 from isonas.errors import UsageError
@@ -87,8 +88,9 @@ def paper(name: str | None, as_json: bool, **options: Any) -> None:
     if experiment.scales:
         results = _train(experiment, folder, options)
     else:
-        if unused := [f"--{key}" for key in ("data", "seeds", "recipe") if options[key] is not None]:
-            click.echo(f"isonas: {name} trains nothing; {', '.join(unused)} is not used.", err=True)
+        if unused := _typed_but(("name", "scale", "run", "as_json")):
+            is_not = "is" if len(unused) == 1 else "are"
+            click.echo(f"isonas: {name} trains nothing; {', '.join(unused)} {is_not} not used.", err=True)
         results = Results(None, 0, ())
     report = experiment.report(results)
     made = write_outcome(folder, experiment, results, report)
@@ -145,6 +147,17 @@ def _train(experiment: Experiment, folder: Path, options: dict[str, Any]) -> Res
         click.echo("\nStopped; every finished training is kept: give the same command again.", err=True)
         raise
     return results_of(folder, plan)
+
+
+def _typed_but(used: tuple[str, ...]) -> list[str]:
+    """The options on the command line but for some, as they are written."""
+    context = click.get_current_context()
+    return [
+        option.opts[0]
+        for option in context.command.params
+        if option.name not in used
+        and context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+    ]
 
 
 def _list(as_json: bool) -> None:

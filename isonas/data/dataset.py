@@ -92,7 +92,8 @@ def split_validation(images: Images, seed: int) -> tuple[Rows, Rows]:
     Stratified by class. A fifth is for validation, but no more than 2,000 images or a fiftieth of all
     (whichever is more): at 2,000 the standard error of an error is .011 at most. Images of one group
     stay together, and every class keeps an image to train on: what is the only one of its class is not
-    validated. Raises DataError where there are fewer than two classes to validate, or too few images.
+    validated. Raises DataError where there are fewer than two classes to validate, too few images, or
+    none that its copies leave for validation.
     """
     labels = images.labels
     by_class = np.bincount(labels)
@@ -110,6 +111,11 @@ def split_validation(images: Images, seed: int) -> tuple[Rows, Rows]:
         _, validation = train_test_split(among, test_size=count, stratify=labels[among], random_state=seed)
     else:
         validation = _carved(labels, images.groups, count, np.random.default_rng(seed))
+        if not len(validation):
+            raise DataError(
+                f"{len(labels):,} training images of {validated:,} classes are copies of each other to such "
+                "an extent that none can be put aside for validation; give more different images."
+            )
     kept = np.ones(len(labels), np.bool_)
     kept[validation] = False
     return np.flatnonzero(kept), np.sort(validation)
@@ -118,10 +124,11 @@ def split_validation(images: Images, seed: int) -> tuple[Rows, Rows]:
 def _carved(labels: Labels, groups: Labels, count: int, rng: np.random.Generator) -> Rows:
     """About `count` rows: whole groups as long as each brings the classes nearer to their shares.
 
-    Groups of several images are tried first, up to their part of the shares; single ones fill the rest.
+    Groups of several images are tried first, up to their part of the shares; single ones fill the rest, by
+    the classes' largest remainders, as where there are no groups.
     """
     by_class = np.bincount(labels)
-    share = by_class * (count / len(labels))
+    share = np.where(by_class > 1, by_class, 0) * (count / by_class[by_class > 1].sum())
     together = np.bincount(groups)[groups] > 1
     among = np.bincount(labels[together], minlength=len(by_class)) / np.maximum(by_class, 1)
     rows = np.flatnonzero(together)
@@ -135,11 +142,18 @@ def _carved(labels: Labels, groups: Labels, count: int, rng: np.random.Generator
         if nearer and (more < by_class)[labels[each[index]]].all():
             taken = more
             chosen.append(each[index])
-    wanted = np.minimum(np.rint(share - taken), by_class - taken - 1)
-    for label in np.flatnonzero(wanted > 0):
+    singles = np.bincount(labels[~together], minlength=len(by_class))
+    room = np.maximum(np.minimum(singles, by_class - taken - 1), 0)
+    wanted = np.clip(share - taken, 0, room)
+    whole = np.floor(wanted).astype(np.int64)
+    rest = np.where(whole < room, wanted - whole, 0)
+    # Ties are drawn, or of many rare classes the same few would always be validated.
+    first = np.lexsort((rng.random(len(rest)), -rest))[: max(count - int(taken.sum() + whole.sum()), 0)]
+    whole[first[rest[first] > 0]] += 1
+    for label in np.flatnonzero(whole):
         single = np.flatnonzero(~together & (labels == label))
-        chosen.append(rng.permutation(single)[: int(wanted[label])])
-    return np.concatenate(chosen)
+        chosen.append(rng.permutation(single)[: whole[label]])
+    return np.concatenate(chosen) if chosen else np.zeros(0, np.int64)
 
 
 def validation_images(data: Dataset, seed: int) -> Labels:

@@ -15,6 +15,7 @@ from isonas.data.encoded import Undecodable, chunk_images, common_shape, decoded
 from isonas.data.fingerprint import fingerprint
 from isonas.data.gathered import (
     FETCH,
+    NO_TRAINING_IMAGES,
     POINTERS,
     Gathered,
     Say,
@@ -70,16 +71,21 @@ def folder(
     shape = cached(cache, f"{content}-shape", lambda: (np.array(_common_shape(by_role["train"], path)),))[0]
     squares = squares_for(int(shape[0]), bool(shape[1]), side, fit)
 
-    def images(role: str) -> Gathered:
+    def images(role: str, known: frozenset[str]) -> Gathered:
         doing = f"decoding folder:{path} ({role}) to {squares}"
-        chunks = partial(_decoded, by_role[role], names, squares)
+        chunks = partial(_decoded, by_role[role], names, known, squares)
         return gathered(cache, f"{content}-{role.replace(' ', '-')}-{squares.key}", doing, chunks)
 
-    train = images("train")
-    without = set(range(len(names))) - set(train.images.labels.tolist())
-    if without:
-        say(f"without an image, so no class: {some([names[label] for label in sorted(without)])}.")
-    held = images("held back") if held_back and "held back" in by_role else None
+    train = images("train", frozenset(names))
+    known = frozenset(names[label] for label in set(train.images.labels.tolist()))
+    if without := [name for name in names if name not in known]:
+        say(f"without an image, so no class: {some(without)}.")
+    held = None
+    if held_back and tree.held_back:
+        if known & tree.held_back.keys():
+            held = images("held back", known)
+        else:
+            say("held-back files are of other classes and are left out; no images are held back.")
     source = f"folder:{root.absolute()}" + ("?splits=none" if asked else "")
     return dataset_of(source, content, lambda label: printable(names[label]), train, held, fit, say)
 
@@ -108,10 +114,14 @@ def _is_pointer(file: str) -> bool:
         return False
 
 
-def _decoded(classes: Classes, names: tuple[str, ...], squares: Squares, tally: Tally) -> Chunks:
-    """The images that can be decoded; why the others cannot is noted in `tally`."""
+def _decoded(
+    classes: Classes, names: tuple[str, ...], known: frozenset[str], squares: Squares, tally: Tally
+) -> Chunks:
+    """The images of `known` classes that can be decoded; what is left out is noted in `tally`."""
     number = {name: label for label, name in enumerate(names)}
-    labelled = ((file, number[name]) for name, files in classes.items() for file in files)
+    labelled = ((file, number[name]) for name in classes if name in known for file in classes[name])
+    if left := sum(len(files) for name, files in classes.items() if name not in known):
+        tally.leave(NO_TRAINING_IMAGES, count=left)
     chunk = chunk_images(squares.side)
     expected = bad = 0
     with ThreadPoolExecutor() as pool:

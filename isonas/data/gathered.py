@@ -23,6 +23,7 @@ Say = Callable[[str], None]
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 POINTERS = "Git LFS pointers"
+NO_TRAINING_IMAGES = "of a class without training images"
 FETCH = "fetch the content with `git lfs pull`"
 
 
@@ -123,7 +124,8 @@ def dataset_of(
 ) -> Dataset:
     """The data set of a source's images, labelled by numbers of which `names` gives the names.
 
-    Its classes are those that have training images; what else there is to know of them is said.
+    Its classes are those that have training images, and no other is held back; what else there is to know
+    of them is said. Raises DataError where two classes have one name.
     """
     numbers, labels, counts = np.unique(train.images.labels, return_inverse=True, return_counts=True)
     training = replace(train.images, labels=labels.astype(np.int64))
@@ -133,11 +135,6 @@ def dataset_of(
         raise DataError(f"{source} has two classes that are called {twice!r}; rename one of them.")
     held = None
     if held_back is not None:
-        if len(unknown := np.setdiff1d(held_back.images.labels, numbers)):
-            raise DataError(
-                f"{source} holds back images of {names(int(unknown[0]))!r}, of which there is no training "
-                "image; give some, or leave those out."
-            )
         held = replace(held_back.images, labels=np.searchsorted(numbers, held_back.images.labels))
     many = f"{len(class_names):,} class{'es' if len(class_names) != 1 else ''}"
     tested = f", {len(held):,} images held back" if held is not None else ""

@@ -25,6 +25,7 @@ from isonas.data.encoded import Undecodable, chunk_images, common_shape, decoded
 from isonas.data.fingerprint import fingerprint
 from isonas.data.gathered import (
     FETCH,
+    NO_TRAINING_IMAGES,
     Gathered,
     Say,
     Tally,
@@ -35,7 +36,7 @@ from isonas.data.gathered import (
     is_pointer,
     unusable,
 )
-from isonas.data.parquet_files import files_at, split_files
+from isonas.data.parquet_files import files_at, shown, split_files
 from isonas.data.preprocessing import Fit, Squares
 from isonas.data.source_text import some, with_options
 from isonas.data.store import Chunks, cached
@@ -73,10 +74,9 @@ def parquet(
     columns = columns_of(str(filled[0]), schema, decodes, asked.get("image"), asked.get("label"))
     say(f"{columns.chosen}.")
     by_role = {"train": train, "held back": held}
-    heading = "".join(f" {key}={value}" for key, value in sorted(asked.items()))
-    groups = [(role + heading, [str(file.absolute()) for file in files]) for role, files in by_role.items()]
+    groups = [(role, [str(file.absolute()) for file in files]) for role, files in by_role.items()]
     content = fingerprint(groups, cache)
-    read = hashlib.blake2b(repr(columns).encode(), digest_size=8).hexdigest()
+    read = _read(columns)
     shape = cached(cache, f"{content}-{read}-shape", lambda: (np.array(_common_shape(filled, columns)),))[0]
     squares = squares_for(int(shape[0]), bool(shape[1]), side, fit)
     names = columns.class_names
@@ -101,16 +101,35 @@ def parquet(
     test = None
     if held_back and held:
         if _any_labelled(held, columns, names, known):
+            say(f"held back are those of {shown(held, place)}.")
             test = images("held back", known)
         else:
-            say(f"{held[0]} has no labels of these classes and is left out; no images are held back.")
+            say(
+                f"no image of {shown(held, place)} has a label of these classes; they are left out, and no "
+                "images are held back."
+            )
+    elif held_back:
+        say("no images are held back.")
     options = "&".join(f"{key}={quote(value, safe=' ')}" for key, value in asked.items())
     source = f"parquet:{Path(place).absolute()}" + (f"?{options}" if options else "")
 
     def name(label: int) -> str:
         return names[label] if names else str(label)
 
+    # Other columns than those that are read unasked make another set of the same files.
+    try:
+        unasked = _read(columns_of(str(filled[0]), schema, decodes, None, None))
+    except DataError:
+        unasked = ""
+    if read != unasked:
+        content = hashlib.blake2b(f"{content} {read}".encode(), digest_size=16).hexdigest()
     return dataset_of(source, content, name, training, test, fit, say)
+
+
+def _read(columns: Columns) -> str:
+    """A digest of what decides how rows are read."""
+    decisive = columns.image, columns.label, columns.class_names, columns.text
+    return hashlib.blake2b(repr(decisive).encode(), digest_size=8).hexdigest()
 
 
 def _open(file: Path) -> pq.ParquetFile:
@@ -220,7 +239,7 @@ def _decoded(
                     tally.leave("without one label", count=left)
                 if known is not None and (left := int((take & ~np.isin(labels, known)).sum())):
                     take &= np.isin(labels, known)
-                    tally.leave("of a class without training images", count=left)
+                    tally.leave(NO_TRAINING_IMAGES, count=left)
                 rows = np.flatnonzero(take)
                 encoded = encoded_images(batch.column(columns.image))
                 found = pool.map(partial(_image, squares=squares), [encoded[index] for index in rows])

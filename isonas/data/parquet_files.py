@@ -37,7 +37,8 @@ def files_at(path: str) -> list[Path]:
 def split_files(files: list[Path], path: str, say: Say) -> tuple[list[Path], list[Path]]:
     """Training files and held-back ones, as their names or those of their folders say.
 
-    Raises DataError where none is for training, or where files are there more than once.
+    Which are for training and which for neither is told to `say`. Raises DataError where none is for
+    training, or where files are there more than once.
     """
     root = Path(path)
     by_name: dict[str, list[Path]] = {}
@@ -54,15 +55,16 @@ def split_files(files: list[Path], path: str, say: Say) -> tuple[list[Path], lis
     held_back = next((by_name[name] for name in HELD_BACK if name in by_name), [])
     for part in (train, held_back):
         _check_once(part, root)
-
-    def shown(part: list[Path]) -> str:
-        return some([str(file.relative_to(root) if root.is_dir() else file.name) for file in part], 2)
-
-    told = f"training images are those of {shown(train)}"
-    told += f", held back are those of {shown(held_back)}" if held_back else ", none are held back"
+    told = f"training images are those of {shown(train, path)}"
     passed_over = [file for file in files if file not in {*train, *held_back}]
-    say(told + (f"; passed over is {shown(passed_over)}" if passed_over else "") + ".")
+    say(told + (f"; passed over is {shown(passed_over, path)}" if passed_over else "") + ".")
     return train, held_back
+
+
+def shown(files: list[Path], path: str) -> str:
+    """The first of some files at a path, for a sentence."""
+    root = Path(path)
+    return some([str(file.relative_to(root) if root.is_dir() else file.name) for file in files], 2)
 
 
 def _check_once(files: list[Path], root: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -29,8 +31,11 @@ def downsample(images: Images, side: int) -> Images:
             yield np.rint(mean).astype(np.uint8), images.labels[part]
 
     if images.file is not None:
-        return stored_beside(images, f"to-{side}", f"downsampling {images.side} to {side} pixels", chunks)
-    return Images(np.concatenate([pixels for pixels, _ in chunks()]), images.labels)
+        doing = f"downsampling {images.side} to {side} pixels"
+        made = stored_beside(images, f"to-{side}", doing, chunks)
+        # The file may have been written under other numbers of the same classes.
+        return replace(made, labels=images.labels, groups=images.groups)
+    return replace(images, pixels=np.concatenate([pixels for pixels, _ in chunks()]))
 
 
 _CHUNK_PIXELS = 2**20

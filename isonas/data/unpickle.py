@@ -48,9 +48,6 @@ def unpickle_dict(stream: BinaryIO) -> dict[str, Any]:
         raise RefusedPickle("asks for more memory than there is") from None
     except EOFError:
         raise RefusedPickle("is damaged or no pickle (it ends too soon)") from None
-    except KeyError:
-        # Its text is a byte's value.
-        raise RefusedPickle("is damaged or no pickle (it is not made of a pickle's instructions)") from None
     except Exception as error:
         # Damaged pickles raise nearly anything: EOFError, UnpicklingError, IndexError, KeyError, …
         raise RefusedPickle(f"is damaged or no pickle ({_reason(error)})") from None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from isonas.data.dataset import Dataset, Images, Labels, split_validation
+from isonas.data.dataset import Dataset, Images, Labels, Rows, split_validation
 from isonas.data.resize import downsample
+
+COPIED_BYTES = 2**30
+"""Images that take more than this stay in their file."""
 
 HELD_BACK, CARVED = "held back", "carved from training"
 _SEED = 0
@@ -16,19 +18,22 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Part:
-    """Images to train on and to score on, labels from 0 in the order of `class_names`.
+    """Rows of images to train on and to score on, labels from 0 in the order of `class_names`.
 
-    `scored_on` says where the scored images are from; none of them is trained on.
+    Labels of other rows mean nothing. `scored_on` says where the scored images are from; none of them is
+    trained on.
     """
 
     class_names: tuple[str, ...]
     training: Images
+    training_rows: Rows
     scored: Images
+    scored_rows: Rows
     scored_on: str
     mirror: bool
 
     def dataset(self) -> Dataset:
-        """The images to train on as a data set of their own."""
+        """The images of which the training rows are as a data set of their own."""
         return Dataset("", "", self.class_names, self.training, None, self.mirror)
 
     def at(self, side: int) -> tuple[Images, Images]:
@@ -56,20 +61,20 @@ def part_of(data: Dataset, classes: int | None, images: int | None) -> Part:
     scored_rows = scored_rows[np.isin(scored.labels[scored_rows], chosen)]
     return Part(
         tuple(data.class_names[label] for label in chosen),
-        _picked(training, rows, chosen),
-        _picked(scored, scored_rows, chosen),
+        *_picked(training, rows, chosen),
+        *_picked(scored, scored_rows, chosen),
         scored_on,
         data.mirror,
     )
 
 
 def _evenly(
-    rows: npt.NDArray[np.int64],
+    rows: Rows,
     labels: Labels,
-    chosen: npt.NDArray[np.int64],
+    chosen: Labels,
     images: int | None,
     drawn: np.random.Generator,
-) -> npt.NDArray[np.int64]:
+) -> Rows:
     """Rows of the chosen classes, at most `images` of them, the classes taking turns."""
     by_class = [drawn.permutation(rows[labels[rows] == label]) for label in chosen]
     if images is None or images >= sum(map(len, by_class)):
@@ -79,8 +84,17 @@ def _evenly(
     return np.sort(np.concatenate(by_class)[first])
 
 
-def _picked(images: Images, rows: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64]) -> Images:
-    if len(rows) == len(images):
-        # All of a large source stays in its file.
-        return images
-    return Images(np.ascontiguousarray(images.pixels[rows]), np.searchsorted(chosen, images.labels[rows]))
+def _picked(images: Images, rows: Rows, chosen: Labels) -> tuple[Images, Rows]:
+    """Images that hold those of some rows, labelled by their places in `chosen`, and the rows there."""
+    relabelled = replace(images, labels=np.searchsorted(chosen, images.labels))
+    large = 3 * images.side**2 * len(rows) > COPIED_BYTES
+    if len(rows) == len(images) or (large and images.file is not None):
+        return relabelled, rows
+    copied = replace(
+        relabelled,
+        pixels=np.ascontiguousarray(images.pixels[rows]),
+        labels=relabelled.labels[rows],
+        groups=None if images.groups is None else images.groups[rows],
+        file=None,
+    )
+    return copied, np.arange(len(rows))

@@ -18,6 +18,7 @@ from isonas.paper.results import Results, Settings, Training
 from isonas.report.console import console
 from isonas.training.recipe import Recipe
 from isonas.training.recipes import FullRecipe
+from isonas.training.version import TRAINING_VERSION
 
 
 def print_report(experiment: Experiment, results: Results, report: Report) -> None:
@@ -38,6 +39,11 @@ def remarks(experiment: Experiment, results: Results, report: Report) -> list[st
     said = list(report.notes)
     if (settings := results.settings) is not None:
         said += [_measured(settings), experiment.scales[settings.scale].smaller]
+        if settings.training_version != TRAINING_VERSION:
+            said.append(
+                f"All of it is of training version {settings.training_version}; this isonas trains by "
+                f"version {TRAINING_VERSION}."
+            )
         if settings.scale == FULL and isinstance(settings.recipe, Recipe):
             said.append(
                 "The recipe is one cycle of SGD and no augmentation but mirroring and shifts; the paper's is "

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import numpy as np
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -55,6 +54,7 @@ from isonas.training.version import TRAINING_VERSION, require_this_version
 
 _UNFINISHED = "unfinished.pt"
 _SAVED_EVERY_SECONDS = 60.0
+_SAME_IMAGES = ("experiment", "scale", "data_fingerprint", "class_names")
 _ANEW = "start anew in another folder with --run DIR"
 
 
@@ -88,15 +88,15 @@ def plan_of(
     at = experiment.scales[scale]
     part = part_of(data, at.classes, at.images)
     if recipe is not None:
-        _check(recipe, len(part.training), micro_batch)
+        _check(recipe, len(part.training_rows), micro_batch)
     settings = Settings(
         experiment=experiment.id,
         scale=scale,
         data=data.source,
         data_fingerprint=data.fingerprint,
         class_names=part.class_names,
-        images=len(part.training),
-        scored_images=len(part.scored),
+        images=len(part.training_rows),
+        scored_images=len(part.scored_rows),
         scored_on=part.scored_on,
         image_side=part.training.side,
         fit=data.fit,
@@ -145,41 +145,55 @@ def trainings(folder: Path, plan: Plan) -> Iterator[tuple[Training, Results]]:
 
     All cells are trained from one seed before any from the next: stopped at any time, what is there is
     the whole experiment, with fewer seeds. A cell whose start, another cell's weights, failed to train
-    is left out. A training goes on from its last saved epoch. Raises RunError
-    where the folder holds results under other settings or of another training version, LogError where it
+    is left out. A training goes on from its last saved epoch. Raises RunError where the folder holds
+    results under other settings, or of another training version and not all of them; LogError where it
     cannot be used.
     """
     with _held(folder):
-        done = _recorded(folder, plan.settings)
-        have = {(one.cell, one.seed) for one in done}
+        _, done = _recorded(folder, plan)
         counts: dict[str, Counts] = {}
-        for seed in range(plan.seeds):
-            for cell in plan.experiment.cells(plan.scale):
-                failed = {one.cell for one in done if one.seed == seed and one.reason is not None}
-                if (cell.name, seed) not in have and cell.after not in failed:
-                    done.append(_trained(folder, plan, cell, seed, counts))
-                    write_results(folder / RESULTS, plan.settings, done)
-                    (folder / _UNFINISHED).unlink(missing_ok=True)
-                    yield done[-1], Results(plan.settings, plan.seeds, tuple(done), folder)
+        while (missing := _missing(plan, done)) is not None:
+            done.append(_trained(folder, plan, *missing, counts))
+            write_results(folder / RESULTS, plan.settings, done)
+            (folder / _UNFINISHED).unlink(missing_ok=True)
+            yield done[-1], Results(plan.settings, plan.seeds, tuple(done), folder)
 
 
 def results_of(folder: Path, plan: Plan) -> Results:
-    """The results that the folder holds; raises as `trainings` does."""
-    return Results(plan.settings, plan.seeds, tuple(_recorded(folder, plan.settings)), folder)
+    """The results that the folder holds, under the settings it records; raises as `trainings` does."""
+    settings, done = _recorded(folder, plan)
+    return Results(settings, plan.seeds, tuple(done), folder)
 
 
-def _recorded(folder: Path, settings: Settings) -> list[Training]:
+def _missing(plan: Plan, done: list[Training]) -> tuple[Cell, int] | None:
+    """The cell to train next, and the seed."""
+    have = {(one.cell, one.seed) for one in done}
+    failed = {(one.cell, one.seed) for one in done if one.reason is not None}
+    for seed in range(plan.seeds):
+        for cell in plan.experiment.cells(plan.scale):
+            if (cell.name, seed) not in have and (cell.after, seed) not in failed:
+                return cell, seed
+    return None
+
+
+def _recorded(folder: Path, plan: Plan) -> tuple[Settings, list[Training]]:
     found = read_results(folder / RESULTS)
     if found is None:
-        return []
+        return plan.settings, []
     recorded, done = found
-    require_this_version(folder, recorded.training_version, _ANEW)
-    if differing := changed(recorded, settings):
+    differing = changed(recorded, plan.settings)
+    older = recorded.training_version != TRAINING_VERSION
+    if older:
+        if _missing(plan, done) is not None:
+            require_this_version(folder, recorded.training_version, _ANEW)
+        # How that version trained is reported as it was, and need not be how this one does.
+        differing = [key for key in differing if key in _SAME_IMAGES]
+    if differing:
         raise RunError(
             f"{folder} holds results of other settings: {', '.join(differing)}; give those as they were, "
             "or another folder with --run DIR."
         )
-    return done
+    return (recorded if older else plan.settings), done
 
 
 @dataclass
@@ -299,10 +313,11 @@ def _epochs(
     prepare(whole, machine)
     return network, train(
         whole,
-        on_device(training, machine.device),
-        on_device(scored, machine.device),
+        on_device(training, machine.device, part.training_rows),
+        on_device(scored, machine.device, part.scored_rows),
         recipe,
         machine,
+        classes=len(part.class_names),
         mirror=part.mirror,
         seed=seed,
         from_epoch=first,
@@ -325,14 +340,20 @@ def _full_epochs(
         precision=machine.precision,
         threads=machine.threads,
     )
-    rows = np.arange(len(part.training))
     workers = 0 if machine.device == "cpu" else min(8, machine.threads)
     state = standing.state if isinstance(standing.state, State) else None
     for after in train_in_full(
-        lambda: network, terms, part.dataset(), rows, part.scored, state=state, workers=workers
+        lambda: network,
+        terms,
+        part.dataset(),
+        part.training_rows,
+        part.scored,
+        part.scored_rows,
+        state=state,
+        workers=workers,
     ):
         row = after.history[-1]
-        se = math.sqrt(row.average_error * (1 - row.average_error) / len(part.scored))
+        se = math.sqrt(row.average_error * (1 - row.average_error) / len(part.scored_rows))
         yield (
             EpochResult(row.epoch, row.average_error, se, row.loss, row.seconds, terms.micro_batch),
             after,

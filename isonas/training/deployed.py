@@ -61,6 +61,7 @@ def train_deployed(
             on_device(downsample(validation, side), machine.device, carved),
             recipe,
             machine,
+            classes=data.classes,
             mirror=data.mirror,
             seed=seed,
         ):

@@ -71,6 +71,8 @@ def _uploaded(images: Images, chosen: npt.NDArray[np.int64], device: str) -> Ten
     """None where the images would take too much of the device's memory."""
     shape = (len(chosen), *images.pixels.shape[1:])
     free, _ = torch.cuda.mem_get_info()
+    # What PyTorch keeps of freed tensors counts as taken there, and is free to this process.
+    free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     if int(np.prod(shape, dtype=np.int64)) > free // SHARE_OF_FREE:
         return None
     try:

@@ -110,6 +110,7 @@ def train(
     recipe: Recipe,
     machine: Machine,
     *,
+    classes: int,
     mirror: bool,
     seed: int,
     from_epoch: int = 0,
@@ -119,7 +120,7 @@ def train(
     pieces: int = 1,
     timeout: float | None = None,
 ) -> Iterator[tuple[EpochResult, Checkpoint]]:
-    """Train in place, yielding each epoch's result and the state after it.
+    """Train a network of `classes` outputs in place, yielding each epoch's result and the state after it.
 
     Epochs draw their random numbers from (seed, epoch), so training on from a checkpoint is the same
     as never having stopped; `seconds` are those that the checkpoint took. Each batch goes through the
@@ -143,7 +144,6 @@ def train(
         pieces=max(min(pieces, size // 2), 1),
         record=cuda_graph if machine.device == "cuda" else None,
     )
-    classes = 1 + int(max(training.labels.max(), validation.labels.max()))
     chance = chance_of(training.labels, classes, recipe.label_smoothing)
     for epoch in range(from_epoch, recipe.epochs if to_epoch is None else to_epoch):
         began = time.perf_counter()

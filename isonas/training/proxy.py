@@ -177,6 +177,7 @@ class ProxyEvaluator:
                 validation,
                 training.recipe,
                 self._machine,
+                classes=self._data.classes,
                 mirror=self._data.mirror,
                 seed=training.seed,
                 from_epoch=training.from_epoch,
@@ -209,6 +210,8 @@ class ProxyEvaluator:
         if side not in self._by_side:
             if not self._room_beside(side):
                 self._by_side.clear()
+                # Or what they took stays with this process, in pieces that may not hold the next.
+                torch.cuda.empty_cache()
             with images_held(len(self._data.train), side):
                 images = downsample(self._data.train, side)
                 training, validation = (on_device(images, self._machine.device, rows) for rows in self._split)

@@ -30,10 +30,9 @@ class Gradients:
     """The gradients of a batch's mean loss, in the network's `grad`s, whose last ones are dropped.
 
     uint8 images (N, 3, S, S) go through the network in `pieces` of nearly equal size, labels (N,) with
-    them. `total` is a scalar to which every mean loss is added; `classes` is the network's number of
-    them, known after the first batch. With `record` the first batch's computation is recorded and done
-    again for all others, which must be of its size. Where recording fails they are computed as they
-    come, with a warning; memory that runs out is raised.
+    them. `total` is a scalar to which every mean loss is added. With `record` the first batch's
+    computation is recorded and done again for all others, which must be of its size. Where recording
+    fails they are computed as they come, with a warning; memory that runs out is raised.
     """
 
     def __init__(
@@ -46,7 +45,6 @@ class Gradients:
         record: Record | None = None,
     ) -> None:
         self.total = torch.zeros((), device=machine.device)
-        self.classes = 0
         self._network = network
         self._machine = machine
         self._label_smoothing = label_smoothing
@@ -79,7 +77,6 @@ class Gradients:
             loss = loss * (len(piece) / len(batch))
             loss.backward()  # type: ignore[no-untyped-call]
             self.total += loss.detach()
-        self.classes = logits.shape[1]
 
     def _again(self, record: Record, run: Run) -> Run:
         """Recording runs the work for its own sake: what that changed is put back."""
