@@ -12,12 +12,9 @@ import torch
 
 from isonas.bench.record import record
 from isonas.bench.table import read_table
-<<<<<<< HEAD
 from isonas.cli.retrain_inputs import Job, _check_split
-from isonas.data.synthetic import synthetic
-=======
 from isonas.data.preprocessing import Fit
->>>>>>> mendB
+from isonas.data.synthetic import synthetic
 from isonas.errors import RunError
 from isonas.genome import parse_genome
 from isonas.paper import run as paper_run
