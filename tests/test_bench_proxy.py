@@ -59,6 +59,7 @@ def test_ratios_compare_whole_trials_and_epochs_alone() -> None:
     )
 
 
+@pytest.mark.slow
 def test_both_legs_train_the_genome_on_the_same_images() -> None:
     recipe = Recipe(epochs=2, epoch_images=96, batch_size=32)
     found = proxy_speed(parse_genome(GENOME), "synthetic", recipe, 48, CPU, 4096, 0, 1)
@@ -97,6 +98,7 @@ def test_a_leg_that_cannot_train_says_why() -> None:
         proxy_speed(parse_genome(GENOME), "synthetic", wild, 32, CPU, 4096, 0, 1)
 
 
+@pytest.mark.slow
 def test_the_command_prints_both_and_the_peak() -> None:
     arguments = ["bench", "proxy", GENOME, "--data", "synthetic", "--epochs", "1", "--epoch-images", "64"]
     fixed = ["--precision", "fp32", "--threads", "1", "--plain-batch-size", "32"]

@@ -467,6 +467,7 @@ def test_augmented_images_are_shifts_and_mirrors(mirror: bool) -> None:
 DATA = Path(__file__).parent.parent.parent / "shared" / "data" / "imagenet100-64"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason="the development images are not here")
 def test_real_downsampled_imagenet(tmp_path: Path) -> None:
     data = open_dataset(f"parquet:{DATA}", tmp_path)

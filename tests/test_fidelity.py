@@ -265,6 +265,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_killed_trainings_go_on(run: Path) -> None:
     command = ["fidelity", str(run), "--sample", "5", "--epochs", "2", "--seed", "3", "--json"]
     child = subprocess.Popen(

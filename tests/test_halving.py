@@ -56,6 +56,7 @@ def test_stopping_costs_fewer_epochs_and_hardly_any_hypervolume(tmp_path: Path) 
     assert max(epochs) < 0.75
 
 
+@pytest.mark.slow
 def test_an_extrapolated_error_is_told_from_the_last_one(tmp_path: Path) -> None:
     _, trials, _ = searched(tmp_path / "run", 100, stopping=True)
     stopped = [trial for trial in trials if trial.state == STOPPED]

@@ -60,7 +60,12 @@ def timeless(training: Training) -> Training:
     return replace(training, seconds=0.0)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+LONG = ("fig2", "fig3", "fig9", "fig10", "table3")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in EXPERIMENTS]
+)
 def test_every_experiment_runs_and_is_whole(name: str, tmp_path: Path) -> None:
     done = isonas("paper", name, *SMOKE, "--run", tmp_path, "--json")
     assert done.exit_code == 0, done.output
@@ -200,6 +205,7 @@ def test_interrupted_anywhere_and_resumed_is_uninterrupted(
     assert list(trainings(folder, plan)) == []
 
 
+@pytest.mark.slow
 def test_killed_by_the_system_it_goes_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-m", "isonas", "paper", "table4", *SMOKE, "--seeds", "40", "--run", str(run)]

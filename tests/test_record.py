@@ -113,6 +113,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 def test_a_killed_recording_goes_on(tmp_path: Path) -> None:
     table, notes = tmp_path / "table.parquet", tmp_path / "notes"
     notes.mkdir()
@@ -204,6 +205,7 @@ def test_what_cannot_be_trained_is_a_row_with_its_reason(monkeypatch: pytest.Mon
     assert (training.error, training.test_error, training.reason) == ((), None, "as told")
 
 
+@pytest.mark.slow
 def test_recording_needs_no_optuna(tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text(
         "input: 16\nclasses: 4\ngenes: {depth: [1], channels: [32], internal_resolution: [4, 8], "

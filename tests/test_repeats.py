@@ -75,6 +75,7 @@ def test_all_of_the_last_front_are_trained_so_often(repeats: int, tmp_path: Path
         assert weights["value"][0] in trained
 
 
+@pytest.mark.slow
 def test_the_winners_curse_is_lifted(tmp_path: Path) -> None:
     """A front chosen by one training looks better than it is; trained again, less so."""
     once, often = [], []
@@ -94,6 +95,7 @@ def test_the_winners_curse_is_lifted(tmp_path: Path) -> None:
     assert abs(statistics.mean(often)) < abs(statistics.mean(once)) / 2
 
 
+@pytest.mark.slow
 def test_cut_anywhere_nothing_logged_is_trained_again(tmp_path: Path) -> None:
     run = tmp_path / "run"
     study = new_study(run, sampler="random")

@@ -376,6 +376,7 @@ def test_killed_and_gone_on_weights_are_bit_identical(here: Path) -> None:
     assert_equal(whole.network, cut.network)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_two_accumulated_halves(here: Path) -> None:
     """`torchrun` with two processes against one that takes the same micro-batches, one after the other.
 
@@ -451,6 +452,7 @@ def test_from_a_search_to_retrained_exports_in_one_breath(here: Path) -> None:
     assert alone["memory"]["board"] == "stm32f746"
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_to_retrain(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "space.yaml").write_text(SPACE, encoding="utf-8")
     short = FullRecipe(epochs=1, batch_size=32, optimizer="adamw", rate=0.01)

@@ -320,6 +320,7 @@ def test_the_recorded_table_is_whole(recorded: Arena) -> None:
     assert recorded.images == 1600
 
 
+@pytest.mark.slow
 def test_on_really_trained_networks_ehvi_needs_half_of_nsga2s_trials_at_most(recorded: Arena) -> None:
     """What tables/README.md tells of 20 seeds, on three."""
     plan = plan_of(recorded, ["ehvi", "nsga2"], seeds=3, trials=80, setting=Setting())

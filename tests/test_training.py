@@ -389,6 +389,7 @@ print(curve[0].micro_batch)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="address space is limited on Linux alone")
 def test_a_process_that_really_runs_out_of_memory_goes_on_with_smaller_pieces() -> None:
     """A hidden tensor of 32 images is 48 MiB here and each block keeps several of them."""
