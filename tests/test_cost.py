@@ -64,7 +64,7 @@ def assert_all_agree(genome: Genome, at: Deployment) -> None:
 
 
 @given(deployed())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_random_genomes(drawn: Deployed) -> None:
     assert_all_agree(drawn.genome, drawn.at)
 

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ from isonas.space import load_space
 from tests.studies import INPUTS, Recorder, error_of, new_study
 
 ALL_SAMPLERS = sorted(SAMPLER_NAMES)
+EACH_SAMPLER = [pytest.param(name, marks=pytest.mark.slow if name == "gp" else ()) for name in ALL_SAMPLERS]
+"""Optuna's GP takes most of the time of what every sampler must do."""
 STOPPING = {"early_stopping": True, "epochs": 9}
 OBJECTIVES = [
     ("error", "peak_bytes"),
@@ -59,23 +63,24 @@ def enough(sampler: str, trials: int = 30) -> int:
     return 13 if sampler == "gp" else trials
 
 
-Whole = dict[tuple[str, bool], list[Trial]]
+Whole = Callable[[str, bool], list[Trial]]
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    """What every sampler does with and without early stopping when nothing happens to it."""
+    """What a sampler does with or without early stopping when nothing happens to it."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    whole = {}
-    for sampler in ALL_SAMPLERS:
-        for stopping in (False, True):
-            run = folder / f"{sampler}-{stopping}"
-            study = new_study(run, sampler=sampler, **(STOPPING if stopping else {}))
-            whole[sampler, stopping] = run_all(study, run, enough(sampler))
+
+    @cache
+    def whole(sampler: str, stopping: bool) -> list[Trial]:
+        run = folder / f"{sampler}-{stopping}"
+        study = new_study(run, sampler=sampler, **(STOPPING if stopping else {}))
+        return run_all(study, run, enough(sampler))
+
     return whole
 
 
-@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
+@pytest.mark.parametrize("sampler", EACH_SAMPLER)
 @pytest.mark.parametrize("objectives", OBJECTIVES, ids=len)
 def test_every_genome_trained_is_feasible_and_new(
     sampler: str, objectives: tuple[str, ...], tmp_path: Path
@@ -107,7 +112,7 @@ def _costs(study: Study) -> Any:
     return costs(study.space.columns, at, study.inputs.budget)
 
 
-@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
+@pytest.mark.parametrize("sampler", EACH_SAMPLER)
 def test_a_small_space_is_trained_whole_and_then_the_search_ends(sampler: str, tmp_path: Path) -> None:
     space = replace(
         INPUTS.space, depth=(1, 2), channels=(32,), internal_resolution=(4, 8), stem=INPUTS.space.stem[:1]
@@ -117,15 +122,19 @@ def test_a_small_space_is_trained_whole_and_then_the_search_ends(sampler: str, t
     assert {trial.genome for trial in trials} == set(study.space)
 
 
-@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
-@pytest.mark.parametrize("cut", [0, 1, 9, 11, 24])
-@pytest.mark.parametrize("changes", [{}, STOPPING], ids=["", "stopping"])
+@pytest.mark.parametrize("sampler", EACH_SAMPLER)
+@pytest.mark.parametrize(
+    ("changes", "cut"),
+    # Each verdict of early stopping takes fits of its own.
+    [*(({}, cut) for cut in (0, 1, 9, 11, 24)), (STOPPING, 11), (STOPPING, 24)],
+    ids=lambda value: "" if value == {} else "stopping" if value == STOPPING else str(value),
+)
 def test_resumed_is_uninterrupted(
     sampler: str, cut: int, changes: dict[str, Any], tmp_path: Path, uninterrupted: Whole
 ) -> None:
     total = enough(sampler)
     cut = min(cut, total - 1)
-    whole = uninterrupted[sampler, bool(changes)]
+    whole = uninterrupted(sampler, bool(changes))
     run = tmp_path / "cut"
     study = new_study(run, sampler=sampler, **changes)
     trials = search(study, run, Inline(Recorder(epochs=study.inputs.epochs)), total)
@@ -162,7 +171,7 @@ class Scattered:
         return key, self._evaluate(*self._flying.pop(key))
 
 
-@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
+@pytest.mark.parametrize("sampler", EACH_SAMPLER)
 @pytest.mark.parametrize("changes", [{}, STOPPING], ids=["", "stopping"])
 def test_side_by_side_and_resumed(sampler: str, changes: dict[str, Any], tmp_path: Path) -> None:
     """No genome twice and none lost, whatever ends first and wherever the driver is cut."""
@@ -254,7 +263,7 @@ def test_failures_are_records_and_the_search_goes_on(tmp_path: Path) -> None:
     assert trials[3].error is None
 
 
-@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
+@pytest.mark.parametrize("sampler", EACH_SAMPLER)
 def test_failures_do_not_disturb_a_resume(sampler: str, tmp_path: Path) -> None:
     failing = frozenset(genome for genome in INPUTS.space if genome.depth == 3)
     study = new_study(tmp_path / "whole", sampler=sampler)
@@ -527,14 +536,14 @@ KILLED = """
 """
 
 
-@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
+@pytest.mark.parametrize("sampler", EACH_SAMPLER)
 @pytest.mark.parametrize(
     ("after", "moment", "stopping"), [(3, "during", ""), (12, "after", ""), (11, "during", "stopping")]
 )
 def test_killed_for_real_and_resumed(
     sampler: str, after: int, moment: str, stopping: str, tmp_path: Path, uninterrupted: Whole
 ) -> None:
-    whole = uninterrupted[sampler, bool(stopping)]
+    whole = uninterrupted(sampler, bool(stopping))
     run = tmp_path / "run"
     code = textwrap.dedent(KILLED)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
