@@ -87,7 +87,8 @@ def costs_of(values: list[int]) -> Costs:
     return Costs(*([np.array(values)] * 6))
 
 
-@given(st.lists(st.integers(1, 10**12), min_size=1, max_size=8), st.floats(0.01, 0.999), st.data())
+# Up to a million: logarithms of neighbours that are larger still differ by little more than their rounding.
+@given(st.lists(st.integers(1, 10**6), min_size=1, max_size=8), st.floats(0.01, 0.999), st.data())
 def test_whatever_is_feasible_and_better_than_chance_improves_an_empty_front(
     values: list[int], chance: float, data: st.DataObject
 ) -> None:
