@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from isonas.objectives import front_of
 from isonas.search.engines import Inline
 from isonas.search.halving import FACTOR, FIT_FROM, judge, rungs_of
-from isonas.search.log import COMPLETE, STOPPED, Trial, read_trials
+from isonas.search.log import COMPLETE, RUNNING, STOPPED, Trial, read_trials
 from isonas.search.run import search
 from isonas.search.study import Study
 from tests.studies import Recorder, error_of, new_study
@@ -120,3 +120,19 @@ def test_first_trials_and_the_cheapest_go_on(tmp_path: Path) -> None:
     costliest = max(trials, key=lambda trial: (trial.peak_bytes, trial.madds))
     bad = replace(as_at(costliest, 3), curve_error=(0.9, 0.9, 0.9), error=0.9)
     assert judge(bad, [trial for trial in trials if trial.number != bad.number], study).state == STOPPED
+
+
+def test_trainings_at_chance_teach_no_errors(tmp_path: Path) -> None:
+    """Whatever such a training came to, the verdict on another is the same."""
+    study, trials, _ = searched(tmp_path / "run", 24, stopping=False)
+    last = trials[-1]
+    one = replace(last, state=RUNNING, epochs=1, curve_error=last.curve_error[:1])
+    stuck = [replace(trial, learned=trial.number % 4 != 0) for trial in trials[:-1]]
+    others = [
+        trial if trial.learned else replace(trial, curve_error=(0.01,) * EPOCHS, error=0.01)
+        for trial in stuck
+    ]
+    assert judge(one, others, study) == judge(one, stuck, study)
+    # The same errors of trainings that learned do change what is expected of it.
+    believed = [replace(trial, learned=True) for trial in others]
+    assert judge(one, believed, study) != judge(one, stuck, study)

@@ -24,6 +24,7 @@ from isonas.genome import Genome, canonical
 from isonas.hardware import Budget, within
 from isonas.objectives import front_of
 from isonas.search import SAMPLER_NAMES
+from isonas.search.drive import drive
 from isonas.search.engines import Inline, Outcome
 from isonas.search.feasible import feasible_set
 from isonas.search.inputs import changed, create_run, read_run
@@ -286,6 +287,30 @@ def test_three_first_failures_alike_stop_the_search(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="first 3 trials failed alike: the same every time"):
         list(search(study, tmp_path / "run", Inline(Broken()), 10))
     assert len(read_trials(tmp_path / "run")[0]) == 3
+
+
+def test_a_replay_does_not_give_up(tmp_path: Path) -> None:
+    """Failures that were recorded are results of a table, not a reason to stop."""
+
+    class Broken(Recorder):
+        def __call__(self, genome: Genome, *_: Any) -> Any:
+            raise TrainingError("as recorded")
+
+    study = new_study(tmp_path / "run", sampler="random")
+    steps = list(drive(study, {}, Inline(Broken()), 20, give_up=False))
+    assert [step.trial.state for step in steps].count(FAILED) == 20
+
+
+def test_a_trial_whose_weights_are_lost_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: object) -> None:
+        raise TrainingError("the cluster lost them")
+
+    monkeypatch.setattr("isonas.search.run.save_weights", lost)
+    said: list[str] = []
+    study = new_study(tmp_path / "run", sampler="random")
+    trials = list(search(study, tmp_path / "run", Inline(Recorder()), 3, say=said.append))
+    assert [trial.state for trial in trials] == [COMPLETE] * 3
+    assert said[0] == "the weights of trial 0 are not kept: the cluster lost them."
 
 
 def test_weights_of_front_members_alone_are_kept(tmp_path: Path) -> None:
